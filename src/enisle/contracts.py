@@ -1,0 +1,328 @@
+"""The sockets that adapters plug into. The engine knows these; only ``daemon/`` names what is plugged in.
+
+Everything asynchronous runs on one event loop; implementations move blocking work to threads or processes themselves.
+Failures are :mod:`enisle.errors` only: foreign errors stop at the adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from enisle.model.ids import Digest, ImageId
+from enisle.model.image import HistoryEntry, Image, ImageConfig, Platform
+from enisle.model.instance import BoundPort, Endpoint, EndpointRequest, Instance, InstanceSpec, PublishedPort
+from enisle.model.network import Network
+from enisle.model.process import ExecSpec
+
+# --- state ---------------------------------------------------------------------------------------------------------
+
+
+class StateStore(Protocol):
+    """Keys (``instances/<id>``) and JSON values, with transactions; shaped like etcd's.
+
+    Every key has a revision that each write raises; revision 0 means that the key is not there.
+    """
+
+    async def get(self, key: str) -> tuple[bytes, int] | None: ...
+
+    async def list(self, prefix: str) -> list[tuple[str, bytes, int]]:
+        """All keys that begin with ``prefix``, sorted."""
+
+    async def commit(
+        self, puts: dict[str, bytes], deletes: Sequence[str] = (), expect: dict[str, int] | None = None
+    ) -> bool:
+        """All of it or nothing; False when a key of ``expect`` no longer has that revision."""
+
+    async def close(self) -> None: ...
+
+
+# --- images --------------------------------------------------------------------------------------------------------
+
+Progress = Callable[[dict[str, Any]], None]
+"""Takes Docker-shaped progress: {"status", "id", "progressDetail": {"current","total"}}, {"stream": ...}, {"aux": ...}"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RegistryAuth:
+    """Credentials for one registry, as Docker's X-Registry-Auth has them."""
+
+    username: str = ""
+    password: str = ""
+    identity_token: str = ""
+    registry_token: str = ""
+    server: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Removed:
+    """One step of an image removal; exactly one field is set."""
+
+    untagged: str = ""
+    deleted: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerUse:
+    """Disk use of the image store, bytes: all layers once, per image its own size and what it shares with others."""
+
+    layers_bytes: int
+    image_bytes: dict[str, int] = field(default_factory=dict)
+    shared_bytes: dict[str, int] = field(default_factory=dict)
+
+
+class ImageStore(Protocol):
+    """Images by digest, their names and unpacked layers."""
+
+    async def get(self, reference: str, platform: Platform | None = None) -> Image:
+        """By name, name@digest, id or id prefix. NotFound: "No such image: …" in Docker's wording."""
+
+    async def list(self) -> list[Image]: ...
+    async def pull(
+        self, reference: str, *, platform: Platform | None, auth: RegistryAuth | None, progress: Progress
+    ) -> Image: ...
+    async def push(self, reference: str, *, auth: RegistryAuth | None, progress: Progress) -> None: ...
+    async def tag(self, image: ImageId, reference: str) -> None: ...
+    async def untag(self, reference: str) -> list[Removed]:
+        """Drop one name; the image stays."""
+
+    async def remove(self, image: ImageId, *, prune_parents: bool) -> list[Removed]:
+        """Drop all names and the content that no other image needs. The engine has checked that nobody uses it."""
+
+    async def history(self, image: ImageId) -> list[tuple[HistoryEntry, str, int, tuple[str, ...]]]:
+        """Newest first: entry, image id or "<missing>", size in bytes, tags."""
+
+    async def layers(self, image: ImageId) -> list[Path]:
+        """Unpacked layer directories for overlayfs, topmost first."""
+
+    async def disk(self, image: ImageId) -> Path:
+        """The image as one read-only EROFS file, made on first use."""
+
+    async def load(self, source: AsyncIterator[bytes], *, progress: Progress) -> list[str]:
+        """Take in a docker-archive or oci-archive stream; the references or ids that came with it."""
+
+    async def save(self, references: Sequence[str]) -> AbstractAsyncContextManager[AsyncIterator[bytes]]: ...
+    async def import_tar(
+        self,
+        source: AsyncIterator[bytes],
+        *,
+        reference: str,
+        config: ImageConfig,
+        message: str,
+        platform: Platform | None,
+        created_by: str = "",
+    ) -> ImageId:
+        """An image of one layer from a root file system tar (compressed or not)."""
+
+    async def commit(
+        self,
+        parent: ImageId,
+        layer: AsyncIterator[bytes],
+        *,
+        reference: str,
+        config: ImageConfig,
+        author: str,
+        message: str,
+        created_by: str,
+    ) -> ImageId:
+        """An image of the parent's layers and one more, given as an uncompressed OCI layer tar."""
+
+    async def bootstrap(self, name: str, *, progress: Progress) -> Image:
+        """Make debian:12, debian:13 or busybox from the distribution's packages."""
+
+    async def prune(self, *, keep: Callable[[Image], bool]) -> tuple[list[Removed], int]:
+        """Remove each image that ``keep`` refuses, and unreferenced content; what was removed, bytes freed."""
+
+    async def usage(self) -> LayerUse: ...
+    async def close(self) -> None: ...
+
+
+# --- walls ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostMount:
+    """A mount with everything looked up: ``source`` exists on the host. Fields as of wire.plans.MountPlan."""
+
+    kind: str
+    target: str
+    source: str = ""
+    options: tuple[str, ...] = ()
+    copy_up: bool = False
+    subpath: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Launch:
+    """All that a driver needs to make a plan for one start of one instance."""
+
+    instance: Instance
+    layers: tuple[Path, ...] = ()  # container: overlay lower directories, topmost first
+    disk: Path | None = None  # VM: the image's EROFS file
+    directory: Path  # data_root/instances/<id>: upper, work, disk.raw, hosts, resolv.conf, hostname, logs, exit.json
+    mounts: tuple[HostMount, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    joins: dict[str, int] = field(default_factory=dict)  # namespace (net, pid, ipc) -> pid of the instance joined
+    port_sockets: tuple[int, ...] = ()  # bound, not listening; the keeper holds them until the instance ends
+    log_path: Path | None = None  # None: no log is kept
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExitReport:
+    """How an instance ended. Times in ns since the epoch."""
+
+    exit_code: int
+    oom_killed: bool = False
+    error: str = ""
+    started_at: int = 0
+    finished_at: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Connection:
+    """A client's connection that becomes a keeper's: the keeper gets a duplicate of ``fd``.
+
+    ``initial``: bytes that were already read from it. ``framed``: Docker's stdout/stderr headers in the output.
+    """
+
+    fd: int
+    stdin: bool
+    stdout: bool
+    stderr: bool
+    framed: bool
+    detach_keys: str = ""
+    initial: bytes = b""
+
+
+class Running(Protocol):
+    """A running instance, whichever the wall: its keeper. Raises Unavailable when the keeper has ended."""
+
+    pid: int
+    started_at: int
+
+    async def wait(self) -> ExitReport: ...
+    async def status(self) -> dict[str, Any]: ...
+    async def attach(self, connection: Connection) -> None: ...
+    async def exec(self, exec_id: str, spec: ExecSpec, instance: Instance, connection: Connection | None) -> int:
+        """Start a session; its pid. StartFailed with 126 or 127 when the command cannot be run."""
+
+    async def wait_exec(self, exec_id: str) -> int: ...
+    async def resize(self, rows: int, columns: int, exec_id: str = "") -> None: ...
+    async def signal(self, number: int, exec_id: str = "") -> None: ...
+    async def pause(self) -> None: ...
+    async def unpause(self) -> None: ...
+    async def stats(self) -> dict[str, Any]: ...
+    async def top(self, ps_args: str) -> tuple[list[str], list[list[str]]]: ...
+    async def update(self, spec: InstanceSpec) -> None: ...
+    async def add_nic(self, endpoint: Endpoint) -> None: ...
+    async def remove_nic(self, name: str) -> None: ...
+
+
+class Files(Protocol):
+    """The file system of an instance, running or not, seen from inside (mounts included)."""
+
+    async def stat(self, path: str) -> dict[str, Any]:
+        """{"name", "size", "mode" (Go's os.FileMode bits), "mtime", "linkTarget"}; NotFound."""
+
+    async def get(self, path: str) -> AsyncIterator[bytes]:
+        """A tar of the file or tree at path; the entries' names begin with its last component."""
+
+    async def put(
+        self, path: str, source: AsyncIterator[bytes], *, no_overwrite_dir_non_dir: bool, copy_uid_gid: bool
+    ) -> None:
+        """Unpack a tar (gzip, bzip2, xz, zstd or not) into the directory at path."""
+
+    async def export(self) -> AsyncIterator[bytes]:
+        """A tar of the whole root without mounts."""
+
+    async def changes(self) -> list[tuple[str, int]]:
+        """Paths that differ from the image; 0 modified, 1 added, 2 deleted."""
+
+    async def layer(self) -> AsyncIterator[bytes]:
+        """The writable layer as an OCI layer tar (whiteouts as .wh. files)."""
+
+
+class Driver(Protocol):
+    """One wall."""
+
+    def check(self, spec: InstanceSpec) -> list[str]:
+        """Warnings about what the host cannot do; raises Invalid or NotSupported for what this wall cannot honour."""
+
+    async def prepare(self, launch: Launch) -> None:
+        """Make what is per instance on disk (upper and work directories; the writable disk). Called by create."""
+
+    async def start(self, launch: Launch, on_event: Callable[[str, dict[str, Any]], Awaitable[None]]) -> Running:
+        """Start it; events as of wire.keeper (``oom``, ``exec_exit``, ``exit`` excepted, which ``wait`` gives)."""
+
+    async def reconnect(
+        self, instance: Instance, on_event: Callable[[str, dict[str, Any]], Awaitable[None]]
+    ) -> Running | None:
+        """The running instance left by an earlier enisled; None when its keeper is gone."""
+
+    def files(self, launch: Launch, running: Running | None) -> AbstractAsyncContextManager[Files]: ...
+
+    async def disk_usage(self, directory: Path) -> int:
+        """Bytes the writable layer takes."""
+
+    async def destroy(self, directory: Path) -> None:
+        """Remove what prepare and start left for an instance that does not run."""
+
+
+# --- networks ------------------------------------------------------------------------------------------------------
+
+
+class NetworkProvider(Protocol):
+    """Bridges, addresses, published ports and names. What it was told survives enisled (state store, kernel)."""
+
+    async def open(self) -> None:
+        """Make the default bridge, our nftables table and the resolver what they should be; idempotent."""
+
+    async def create(self, network: Network) -> Network:
+        """Choose what is open (subnet, gateway, bridge) and make it. Conflict on overlapping subnets."""
+
+    async def remove(self, network: Network) -> None: ...
+    async def list(self) -> list[Network]: ...
+    async def attach(
+        self, network: Network, instance_id: str, names: Sequence[str], request: EndpointRequest, index: int
+    ) -> Endpoint:
+        """Give out addresses and names; nothing is made in the kernel (the keeper makes NICs from its plan).
+
+        ``index``: the NIC is called eth<index>. Exhausted when the subnet is full, Conflict when the address is taken.
+        """
+
+    async def detach(self, network: Network, endpoint: Endpoint) -> None: ...
+    async def publish(
+        self, instance_id: str, endpoint: Endpoint, ports: Sequence[PublishedPort]
+    ) -> tuple[list[BoundPort], list[int]]:
+        """Bind and forward; the bound ports, and reservation sockets that the caller hands to the keeper and closes.
+
+        Conflict: "driver failed programming external connectivity ... port is already allocated" in Docker's wording.
+        """
+
+    async def republish(self, instance_id: str, endpoint: Endpoint, ports: Sequence[BoundPort]) -> None:
+        """After a restart of enisled: make the forwarding rules of a running instance what they should be."""
+
+    async def unpublish(self, instance_id: str) -> None: ...
+    async def resolv_conf(self, network: Network | None, spec: InstanceSpec) -> str:
+        """The /etc/resolv.conf for an instance on that network; None: network none or host."""
+
+    async def close(self, *, keep: bool) -> None:
+        """``keep``: workloads go on running, so leave the kernel's state and the resolver; else remove all of it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostCapability:
+    """One line of ``enisle doctor``."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+
+def layer_digest(chain: Digest) -> str:
+    """The directory name of a layer: the hexadecimal part of its chain id."""
+    return chain.partition(":")[2]
