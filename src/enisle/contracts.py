@@ -29,7 +29,7 @@ class StateStore(Protocol):
 
     async def get(self, key: str) -> tuple[bytes, int] | None: ...
 
-    async def list(self, prefix: str) -> list[tuple[str, bytes, int]]:
+    async def scan(self, prefix: str) -> list[tuple[str, bytes, int]]:
         """All keys that begin with ``prefix``, sorted."""
 
     async def commit(
@@ -43,7 +43,7 @@ class StateStore(Protocol):
 # --- images --------------------------------------------------------------------------------------------------------
 
 Progress = Callable[[dict[str, Any]], None]
-"""Takes Docker-shaped progress: {"status", "id", "progressDetail": {"current","total"}}, {"stream": ...}, {"aux": ...}"""
+"""Takes Docker-shaped progress: status, id, progressDetail with current and total; or stream; or aux."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +80,7 @@ class ImageStore(Protocol):
     async def get(self, reference: str, platform: Platform | None = None) -> Image:
         """By name, name@digest, id or id prefix. NotFound: "No such image: …" in Docker's wording."""
 
-    async def list(self) -> list[Image]: ...
+    async def all(self) -> list[Image]: ...
     async def pull(
         self, reference: str, *, platform: Platform | None, auth: RegistryAuth | None, progress: Progress
     ) -> Image: ...
@@ -284,7 +284,7 @@ class NetworkProvider(Protocol):
         """Choose what is open (subnet, gateway, bridge) and make it. Conflict on overlapping subnets."""
 
     async def remove(self, network: Network) -> None: ...
-    async def list(self) -> list[Network]: ...
+    async def all(self) -> list[Network]: ...
     async def attach(
         self, network: Network, instance_id: str, names: Sequence[str], request: EndpointRequest, index: int
     ) -> Endpoint:

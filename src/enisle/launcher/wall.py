@@ -71,7 +71,7 @@ class Session(ABC):
 
 
 class WallError(Exception):
-    """A failure to report over the wire. ``kind`` as in enisle.errors.Kind; exit_code 126/127/128 for start and exec."""
+    """A failure for the wire. ``kind`` as in enisle.errors.Kind; exit_code 126/127/128 for start and exec."""
 
     def __init__(self, kind: str, message: str, exit_code: int = 0) -> None:
         super().__init__(message)
