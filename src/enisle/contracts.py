@@ -156,32 +156,6 @@ class HostMount:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Launch:
-    """All that a driver needs to make a plan for one start of one instance."""
-
-    instance: Instance
-    layers: tuple[Path, ...] = ()  # container: overlay lower directories, topmost first
-    disk: Path | None = None  # VM: the image's EROFS file
-    directory: Path  # data_root/instances/<id>: upper, work, disk.raw, hosts, resolv.conf, hostname, logs, exit.json
-    mounts: tuple[HostMount, ...] = ()
-    endpoints: tuple[Endpoint, ...] = ()
-    joins: dict[str, int] = field(default_factory=dict)  # namespace (net, pid, ipc) -> pid of the instance joined
-    port_sockets: tuple[int, ...] = ()  # bound, not listening; the keeper holds them until the instance ends
-    log_path: Path | None = None  # None: no log is kept
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ExitReport:
-    """How an instance ended. Times in ns since the epoch."""
-
-    exit_code: int
-    oom_killed: bool = False
-    error: str = ""
-    started_at: int = 0
-    finished_at: int = 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Connection:
     """A client's connection that becomes a keeper's: the keeper gets a duplicate of ``fd``.
 
@@ -195,6 +169,33 @@ class Connection:
     framed: bool
     detach_keys: str = ""
     initial: bytes = b""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Launch:
+    """All that a driver needs to make a plan for one start of one instance."""
+
+    instance: Instance
+    layers: tuple[Path, ...] = ()  # container: overlay lower directories, topmost first
+    disk: Path | None = None  # VM: the image's EROFS file
+    directory: Path  # data_root/instances/<id>: upper, work, disk.raw, hosts, resolv.conf, hostname, logs, exit.json
+    mounts: tuple[HostMount, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    joins: dict[str, int] = field(default_factory=dict)  # namespace (net, pid, ipc) -> pid of the instance joined
+    port_sockets: tuple[int, ...] = ()  # bound, not listening; the keeper holds them until the instance ends
+    log_path: Path | None = None  # None: no log is kept
+    connections: tuple[Connection, ...] = ()  # clients that attached before the start: attached before the first byte
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExitReport:
+    """How an instance ended. Times in ns since the epoch."""
+
+    exit_code: int
+    oom_killed: bool = False
+    error: str = ""
+    started_at: int = 0
+    finished_at: int = 0
 
 
 class Running(Protocol):

@@ -6,7 +6,9 @@ A keeper listens on ``<run>/instances/<id[:16]>/keeper.sock`` (stream). Every co
 of order. After ``watch`` the keeper also sends events ``{"event": name, ...}`` on that connection.
 
 Operation, its fields -> the answer's fields
-  start {"wall": "container"|"vm", "plan": {...}}; fds: reserved port sockets, held until the instance ends
+  start {"wall": "container"|"vm", "plan": {...}, "files_only": bool}
+                                             fds: reserved port sockets, held until the instance ends. files_only: the
+                                             root is mounted (a helper VM booted) for ``files``, nothing is run
                                           -> {"pid": int, "started_at": ns}   once the program was exec'd
                                           error kinds with exit_code 126/127/128 as StartFailed
   watch {}                                -> {"state": status} then events
