@@ -1,0 +1,33 @@
+"""Fixtures shared by all tests that use a real enisled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.daemon import Daemon, dispose, image_archive, new_daemon, use_guest_cache
+
+
+@pytest.fixture(scope="session")
+def daemon() -> Iterator[Daemon]:
+    """One enisled per test process, with busybox loaded; tests name their instances apart and remove them."""
+    archive = image_archive("busybox")
+    made = new_daemon()
+    use_guest_cache(made)
+    made.start()
+    made.docker("load", "-q", "-i", str(archive))
+    yield made
+    dispose(made)
+
+
+@pytest.fixture
+def own_daemon() -> Iterator[Daemon]:
+    """An enisled of the test's own, with busybox loaded, to be killed and restarted at will."""
+    archive = image_archive("busybox")
+    made = new_daemon(prefix="o")
+    use_guest_cache(made)
+    made.start()
+    made.docker("load", "-q", "-i", str(archive))
+    yield made
+    dispose(made)
