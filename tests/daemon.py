@@ -47,6 +47,12 @@ class Daemon:
         return self.root / "run"
 
     @property
+    def command(self) -> list[str]:
+        """How enisled is called, without the settings file."""
+        roots = ["--data-root", str(self.data_root), "--run-root", str(self.run_root), "--socket", str(self.socket)]
+        return [sys.executable, "-m", "enisle.daemon.main", *roots]
+
+    @property
     def log(self) -> str:
         path = self.root / "enisled.log"
         return path.read_text(errors="replace") if path.exists() else ""
@@ -57,8 +63,7 @@ class Daemon:
         config.write_text(f'name = "{self.name}"\n{self.extra_config}')
         with (self.root / "enisled.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "enisle.daemon.main", "--config", str(config)]
-                + ["--data-root", str(self.data_root), "--run-root", str(self.run_root), "--socket", str(self.socket)],
+                [*self.command, "--config", str(config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
