@@ -88,6 +88,10 @@ class Wall(ABC):
         """Begin; ``done`` is called once, when the program was exec'd or could not be. After an error all is undone."""
 
     @abstractmethod
+    def open_files(self, plan: dict[str, Any], done: Callable[[WallError | None], None]) -> None:
+        """Make ``files`` work for an instance that does not run; nothing of it is run. Undone by ``close``."""
+
+    @abstractmethod
     def start_exec(
         self, exec_id: str, process: ProcessPlan, events: SessionEvents, done: Callable[[Session | WallError], None]
     ) -> None: ...
