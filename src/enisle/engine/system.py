@@ -13,7 +13,7 @@ from enisle.model.volume import Volume
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiskUsage:
-    """``instances``: record, bytes of the writable layer, bytes of the whole root. ``volumes``: record, bytes, users."""
+    """``instances``: instance, bytes written, bytes of the whole root. ``volumes``: volume, bytes, users."""
 
     layers: LayerUse
     images: list[tuple[Image, int]] = field(default_factory=list)  # image, number of instances made from it

@@ -1,0 +1,149 @@
+"""The file below the SQLite store: its schema, its check, its backup and its reserve."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+from enisle.errors import Internal, Unavailable
+
+SCHEMA_VERSION = 1
+RESERVE_BYTES = 8 << 20
+_CACHE_KIB = 2048
+
+log = logging.getLogger("enisle.state")
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS entries (
+    key TEXT NOT NULL PRIMARY KEY,
+    value BLOB NOT NULL,
+    revision INTEGER NOT NULL
+) WITHOUT ROWID
+"""
+
+
+class _Damaged(Exception):
+    """The file is there, but is no sound database."""
+
+
+def open_checked(path: Path) -> tuple[sqlite3.Connection, bool]:
+    """A connection to the sound file; whether it had to be taken from the backup.
+
+    A missing or empty file beside a backup counts as damaged: a store that was in use never starts empty.
+    """
+    backup = path.with_suffix(".backup")
+    missing = not path.exists() or path.stat().st_size == 0
+    if missing and not backup.exists():
+        return _open(path), False
+    try:
+        if missing:
+            raise _Damaged("the file is missing or empty")
+        return _open(path), False
+    except _Damaged as damage:
+        if not backup.exists():
+            raise Internal(
+                f"state store {path} is damaged ({damage}) and has no backup",
+                remedy="Restore it from a backup of yours, or move it away to begin with an empty one.",
+            ) from damage
+        log.error("state store %s is damaged (%s): going back to its backup of %s", path, damage, _age(backup))
+        _replace(path, backup)
+        return _open(path), True
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    try:
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise _Damaged(verdict)
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise Unavailable(
+                f"state store {path} was written by a newer Enisle (schema {version}, this one knows {SCHEMA_VERSION})",
+                remedy="Install that version again.",
+            )
+        if version < SCHEMA_VERSION:
+            connection.execute(_SCHEMA)
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("SELECT count(*), max(revision) FROM entries").fetchone()
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+            raise Unavailable(f"state store {path} is locked", remedy="Another process has it open.") from error
+        raise _Damaged(str(error)) from error
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise _Damaged(str(error)) from error
+    except BaseException:
+        connection.close()
+        raise
+    os.chmod(path, 0o600)
+    return connection
+
+
+def _replace(path: Path, backup: Path) -> None:
+    """Put a copy of the backup where the damaged file was, which is kept beside it for whoever wants to look."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for suffix in ("", "-wal", "-shm"):
+        old = path.with_name(path.name + suffix)
+        if old.exists():
+            old.rename(path.with_name(f"{path.name}{suffix}.damaged-{stamp}"))
+    copy = path.with_suffix(".restoring")
+    copy.write_bytes(backup.read_bytes())
+    copy.rename(path)
+
+
+def back_up(connection: sqlite3.Connection, path: Path) -> None:
+    """Write a whole, compact copy beside the file; the old backup stays until the new one is complete."""
+    backup, fresh = path.with_suffix(".backup"), path.with_suffix(".backup-new")
+    try:
+        fresh.unlink(missing_ok=True)
+        connection.execute("VACUUM INTO ?", (str(fresh),))
+        os.chmod(fresh, 0o600)
+        with fresh.open("rb") as file:
+            os.fsync(file.fileno())
+        fresh.rename(backup)
+    except (sqlite3.Error, OSError) as error:
+        fresh.unlink(missing_ok=True)
+        log.warning("state store %s: no backup could be written: %s", path, error)
+
+
+def _age(path: Path) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(path.stat().st_mtime))
+
+
+class Reserve:
+    """A file that only takes space, given up when the disk is full so that removals can still be recorded."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def give_up(self) -> bool:
+        """Free the space; False when it has been given up before."""
+        try:
+            self._path.unlink()
+        except OSError:
+            return False
+        log.warning("%s: the disk is full, the reserve is given up", self._path)
+        return True
+
+    def restore(self) -> None:
+        """Take the space again if there is plenty. Failing to is no error: there is simply no reserve."""
+        if self._path.exists():
+            return
+        facts = os.statvfs(self._path.parent)
+        if facts.f_bavail * facts.f_frsize < 4 * RESERVE_BYTES:
+            return
+        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, RESERVE_BYTES)
+        except OSError:
+            self._path.unlink(missing_ok=True)
+        finally:
+            os.close(fd)
