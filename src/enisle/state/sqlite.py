@@ -70,16 +70,9 @@ class SqliteStore:
 
     async def scan(self, prefix: str) -> list[tuple[str, bytes, int]]:
         def run(connection: sqlite3.Connection) -> list[tuple[str, bytes, int]]:
-            rows = (
-                connection.execute(
-                    "SELECT key, value, revision FROM entries WHERE key >= ? AND substr(key, 1, ?) = ? ORDER BY key",
-                    (prefix, len(prefix), prefix),
-                )
-                if not prefix
-                else connection.execute(
-                    "SELECT key, value, revision FROM entries WHERE key >= ? AND key < ? ORDER BY key",
-                    (prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1)),
-                )
+            end = prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else chr(0x10FFFF)
+            rows = connection.execute(
+                "SELECT key, value, revision FROM entries WHERE key >= ? AND key < ? ORDER BY key", (prefix, end)
             )
             return [(key, bytes(value), revision) for key, value, revision in rows]
 
@@ -136,7 +129,8 @@ class SqliteStore:
                     backed_up_at = time.monotonic()
                 continue
             jobs, ended = self._gather(job)
-            dirty = self._run(jobs) or dirty
+            if jobs:
+                dirty = self._run(jobs) or dirty
             if ended:
                 break
         self._checkpoint()
