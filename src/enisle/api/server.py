@@ -1,0 +1,162 @@
+"""Serving the API so that a request can take its connection away (``attach``, ``exec``).
+
+aiohttp owns a connection for as long as it lives. Docker's protocol turns some of them into raw byte streams, which we
+hand to a keeper as a descriptor; :class:`ApiProtocol` lets go of a connection without shutting it down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from enisle.api.reply import error_response
+from enisle.errors import Internal, NotSupported
+
+SHUTDOWN_TIMEOUT_S = 2.0
+BODY_LIMIT_BYTES = 8 << 20  # of bodies that are read whole; streams have none
+_LINE_LIMIT_BYTES = 16384  # filters travel in the query
+_FIELD_LIMIT_BYTES = 65536  # X-Registry-Auth and X-Registry-Config carry base64 JSON
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+@dataclass(slots=True)
+class Taken:
+    """A connection that is no longer HTTP: a descriptor that the holder must close, and what was read from it."""
+
+    fd: int
+    initial: bytes
+
+
+class ApiProtocol(RequestHandler):
+    """One client connection."""
+
+    __slots__ = ("_early", "_taken", "watched")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._taken = False
+        self._early = b""
+        self.watched: asyncio.Task[Any] | None = None  # cancelled when the client goes away
+
+    def data_received(self, data: bytes) -> None:
+        if self._taken:  # libuv may deliver what it had already read when reading was paused
+            self._early += data
+            return
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        watched, self.watched = self.watched, None
+        super().connection_lost(exc)
+        if watched is not None:
+            watched.cancel()
+
+    def take_over(self, head: bytes) -> Taken:
+        """Answer with ``head``, then leave the connection to the caller; HTTP on it is over.
+
+        Raises ConnectionError when the client has gone, NotSupported for a connection that is not a plain socket.
+        """
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError(errno.ECONNRESET, "the client went away")
+        if transport.get_extra_info("ssl_object") is not None:
+            raise NotSupported("attach and exec are not offered over TLS.", remedy="Use the unix socket or SSH.")
+        if transport.get_write_buffer_size():
+            raise Internal("the client has not read an earlier answer on this connection")
+        transport.pause_reading()
+        # The duplicate keeps the connection open when the transport closes its own descriptor: close(2) of one of
+        # several descriptors sends no FIN.
+        fd = os.dup(transport.get_extra_info("socket").fileno())
+        self._taken = True
+        try:
+            if os.write(fd, head) != len(head):
+                raise ConnectionResetError(errno.ECONNRESET, "the client does not read")
+        except OSError as error:
+            os.close(fd)
+            raise ConnectionResetError(errno.ECONNRESET, "the client went away") from error
+        finally:
+            self._force_close = True
+            transport.abort()
+        initial = bytes(self._message_tail) + self._early
+        self._message_tail = b""
+        return Taken(fd, initial)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What aiohttp itself refuses (bad HTTP), or what escaped every handler, as Docker's JSON."""
+        if status == 500:
+            self.log_exception("Error handling request", exc_info=exc)
+            message = "internal error: see the daemon's log"
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer had already begun")
+        response = error_response(status, (message or "Bad Request").splitlines()[0])
+        response.force_close()
+        return response
+
+
+def _make_request(message: Any, payload: Any, protocol: RequestHandler, writer: Any, task: Any) -> web.BaseRequest:
+    return web.BaseRequest(
+        message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=BODY_LIMIT_BYTES
+    )
+
+
+class _Server(web.Server):
+    def __call__(self) -> RequestHandler:
+        return ApiProtocol(self, loop=self._loop, **self._kwargs)
+
+
+class Serving:
+    """A handler on listening sockets. ``close`` stops accepting and ends what is under way."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._listeners: list[asyncio.AbstractServer] = []
+        self._server = _Server(
+            handler,
+            request_factory=_make_request,
+            access_log=None,
+            keepalive_timeout=600.0,
+            max_line_size=_LINE_LIMIT_BYTES,
+            max_field_size=_FIELD_LIMIT_BYTES,
+            auto_decompress=False,
+            lingering_time=1.0,
+        )
+
+    async def listen(self, sock: socket.socket) -> None:
+        """Accept clients on a bound socket (unix or TCP)."""
+        loop = asyncio.get_running_loop()
+        if sock.family == socket.AF_UNIX:
+            listener: asyncio.AbstractServer = await loop.create_unix_server(self._server, sock=sock, backlog=1024)
+        else:
+            listener = await loop.create_server(self._server, sock=sock, backlog=1024)
+        self._listeners.append(listener)
+
+    async def close(self) -> None:
+        """End it: endless streams at once, other requests after SHUTDOWN_TIMEOUT_S."""
+        for listener in self._listeners:
+            listener.close()
+        self._server.pre_shutdown()
+        for connection in self._server.connections:
+            if isinstance(connection, ApiProtocol) and connection.watched is not None:
+                connection.watched.cancel()
+        await self._server.shutdown(SHUTDOWN_TIMEOUT_S)
+
+
+async def serve(handler: Handler, sockets: Sequence[socket.socket]) -> Serving:
+    """Serve on bound sockets until ``Serving.close``."""
+    serving = Serving(handler)
+    for sock in sockets:
+        await serving.listen(sock)
+    return serving
