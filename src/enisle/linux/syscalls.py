@@ -74,7 +74,7 @@ def c_function(name: str, *argument_types: Any) -> Callable[..., int]:
     function = _libc[name]
     function.argtypes = list(argument_types)
     function.restype = ctypes.c_int
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 class _OpenHow(ctypes.Structure):

@@ -1,0 +1,405 @@
+"""The keeper's core: one running instance, its protocol (wire.keeper), stdio, execs and exit, behind either wall."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from enisle.launcher.client import Client, ClientOptions
+from enisle.launcher.connection import Connection, listen, peer_is_root
+from enisle.launcher.execs import Execs
+from enisle.launcher.log import JsonFileLog
+from enisle.launcher.loop import EpollLoop
+from enisle.launcher.stdio import Stdio
+from enisle.launcher.wall import Session, Wall, WallError
+from enisle.wire.frames import Message, close_all
+from enisle.wire.keeper import SOCKET_NAME, STATUS_NAME
+from enisle.wire.plans import GENERATION, LimitsPlan, LogPlan, NicPlan, ProcessPlan, from_json, to_json
+
+_LINGER_S = 300.0
+_NOT_RUNNING = "the instance is not running"
+
+Request = tuple[Connection, Message]
+MakeWall = Callable[[str, EpollLoop, str], Wall]
+
+
+def make_wall(kind: str, loop: EpollLoop, run_dir: str) -> Wall:
+    """The wall of that name; the VM's modules are loaded only where a VM is wanted."""
+    if kind == "container":
+        from enisle.launcher.container.wall import ContainerWall  # loaded by the launcher already
+
+        return ContainerWall(loop, run_dir)
+    if kind == "vm":
+        from enisle.launcher.vm.wall import VmWall
+
+        return VmWall(loop, run_dir)
+    raise WallError("not_supported", f"there is no wall called {kind!r}")
+
+
+class Keeper:
+    """Serves one instance until it has ended and everybody has been told."""
+
+    def __init__(self, loop: EpollLoop, instance_id: str, run_dir: str, *, walls: MakeWall = make_wall) -> None:
+        self._loop = loop
+        self._instance_id = instance_id
+        self._run_dir = run_dir
+        self._make_wall = walls
+        self._connections: list[Connection] = []
+        self._wall: Wall | None = None
+        self._session: Session | None = None
+        self._log: JsonFileLog | None = None
+        self._held_fds: list[int] = []
+        self._exit_file = ""
+        self._status: dict[str, Any] = {
+            "state": "created",
+            "pid": 0,
+            "started_at": 0,
+            "finished_at": 0,
+            "exit_code": 0,
+            "oom_killed": False,
+            "error": "",
+            "generation": GENERATION,
+        }
+        self._stdio = Stdio(
+            loop,
+            on_finished=self._finished,
+            on_detached=lambda: self._publish({"event": "terminal_detached", "exec_id": ""}),
+        )
+        self._execs = Execs(loop, self._publish)
+        os.makedirs(run_dir, mode=0o700, exist_ok=True)
+        self._listener = listen(os.path.join(run_dir, SOCKET_NAME))
+        self._write_identity()
+        loop.add_reader(self._listener.fileno(), self._accept)
+
+    def _write_identity(self) -> None:
+        """For whoever finds the run directory: our pid, and our start time in ticks to tell it from a reused pid."""
+        with open("/proc/self/stat", "rb") as file:
+            start_time = int(file.read().rpartition(b")")[2].split()[19])
+        identity = {
+            "pid": os.getpid(),
+            "start_time": start_time,
+            "instance": self._instance_id,
+            "generation": GENERATION,
+        }
+        path = os.path.join(self._run_dir, STATUS_NAME)
+        with open(f"{path}.tmp", "w", encoding="utf-8") as target:
+            json.dump(identity, target)
+        os.rename(f"{path}.tmp", path)
+
+    # --- connections -----------------------------------------------------------------------------------------------
+
+    def adopt(self, sock: socket.socket) -> None:
+        """Serve that connection."""
+        self._connections.append(
+            Connection(self._loop, sock, on_message=self._dispatch, on_closed=self._connection_closed)
+        )
+
+    def _accept(self) -> None:
+        try:
+            sock, _address = self._listener.accept()
+        except OSError:
+            return
+        if peer_is_root(sock):
+            self.adopt(sock)
+        else:
+            sock.close()
+
+    def _connection_closed(self, connection: Connection) -> None:
+        self._connections.remove(connection)
+        if not self._connections and self._status["state"] in ("created", "files"):
+            self._end()  # nobody is left who could start it or use its files
+
+    def _publish(self, event: Message) -> None:
+        for connection in list(self._connections):
+            if connection.watching:
+                connection.send(event)
+
+    def _dispatch(self, connection: Connection, message: Message, fds: list[int]) -> None:
+        operation = getattr(self, f"_op_{message.get('op')}", None)
+        try:
+            if operation is None:
+                raise WallError("not_supported", f"keeper: no operation {message.get('op')!r}")
+            operation((connection, message), fds)
+        except WallError as error:
+            close_all(fds)
+            connection.fail(message, error.kind, error.message, error.exit_code)
+        except (KeyError, TypeError, ValueError) as error:
+            close_all(fds)
+            traceback.print_exc(file=sys.stderr)
+            connection.fail(message, "invalid", f"keeper: {message.get('op')}: {error!r}")
+        except Exception as error:
+            close_all(fds)
+            traceback.print_exc(file=sys.stderr)
+            connection.fail(message, "internal", f"keeper: {message.get('op')}: {error!r}")
+
+    # --- start and end ---------------------------------------------------------------------------------------------
+
+    def _op_start(self, request: Request, fds: list[int]) -> None:
+        connection, message = request
+        if self._status["state"] != "created":
+            raise WallError("conflict", "the keeper has been started already")
+        plan = message["plan"]
+        if plan.get("generation", GENERATION) != GENERATION:
+            raise WallError(
+                "not_supported", f"the plan is of generation {plan['generation']}, the keeper of {GENERATION}"
+            )
+        self._held_fds = list(fds)
+        del fds[:]
+        self._wall = self._make_wall(message["wall"], self._loop, self._run_dir)
+        if message.get("files_only"):
+            self._wall.open_files(plan, lambda error: self._files_open(request, error))
+            return
+        self._exit_file = plan.get("exit_file", "")
+        self._status["state"] = "starting"
+        try:
+            process = from_json(ProcessPlan, plan["process"])
+            self._log = self._open_log(from_json(LogPlan, plan.get("log") or {}))
+            self._stdio.configure(process, self._log)
+            self._wall.start(plan, self._stdio, lambda result: self._start_done(request, result))
+        except WallError as error:
+            self._start_done(request, error)
+        except Exception as error:
+            traceback.print_exc(file=sys.stderr)
+            self._start_done(request, WallError("internal", f"keeper: start: {error!r}", 128))
+        del connection
+
+    def _open_log(self, plan: LogPlan) -> JsonFileLog | None:
+        if plan.driver == "none" or not plan.path:
+            return None
+        try:
+            return JsonFileLog(plan)
+        except OSError as error:
+            reason = f"the log {plan.path} cannot be opened: {error.strerror}"
+            raise WallError("internal", reason, 128) from error
+
+    def _start_done(self, request: Request, result: Session | WallError) -> None:
+        connection, message = request
+        if isinstance(result, WallError):
+            self._status.update(state="exited", exit_code=result.exit_code, error=result.message)
+            self._status["finished_at"] = time.time_ns()
+            self._close_wall()
+            self._write_exit_file()
+            self._remove_run_dir()
+            connection.fail(message, result.kind, result.message, result.exit_code)
+            self._end()
+            return
+        self._session = result
+        self._status.update(state="running", pid=result.pid, started_at=time.time_ns())
+        connection.answer(message, {"pid": result.pid, "started_at": self._status["started_at"]})
+        self._stdio.started(result)
+
+    def _files_open(self, request: Request, error: WallError | None) -> None:
+        connection, message = request
+        if error is not None:
+            self._close_wall()
+            self._remove_run_dir()
+            connection.fail(message, error.kind, error.message, error.exit_code)
+            self._end()
+            return
+        self._status.update(state="files", started_at=time.time_ns())
+        connection.answer(message, {"pid": 0, "started_at": self._status["started_at"]})
+
+    def _finished(self, exit_code: int) -> None:
+        """The main process has ended, and all its output was taken."""
+        oom_killed = self._wall.oom_killed() if self._wall is not None else False
+        self._status.update(state="exited", exit_code=exit_code, oom_killed=oom_killed, finished_at=time.time_ns())
+        if self._log is not None and self._log.error:
+            self._status["error"] = self._log.error
+        self._write_exit_file()
+        self._close_wall()
+        self._remove_run_dir()
+        names = ("exit_code", "oom_killed", "error", "finished_at")
+        self._publish({"event": "exit", **{name: self._status[name] for name in names}})
+        self._end()
+
+    def _write_exit_file(self) -> None:
+        if not self._exit_file:
+            return
+        names = ("exit_code", "oom_killed", "error", "started_at", "finished_at")
+        try:
+            with open(f"{self._exit_file}.tmp", "w", encoding="utf-8") as target:
+                json.dump({name: self._status[name] for name in names}, target)
+            os.rename(f"{self._exit_file}.tmp", self._exit_file)
+        except OSError as error:
+            print(f"{self._exit_file}: {error.strerror}; the exit code is lost if enisled is down", file=sys.stderr)
+
+    def _close_wall(self) -> None:
+        close_all(self._held_fds)
+        self._held_fds = []
+        if self._wall is not None:
+            try:
+                self._wall.close()
+            except Exception as error:
+                traceback.print_exc(file=sys.stderr)
+                self._status["error"] = self._status["error"] or f"not all of it could be removed: {error}"
+
+    def _remove_run_dir(self) -> None:
+        self._loop.remove(self._listener.fileno())
+        self._listener.close()
+        for name in (SOCKET_NAME, STATUS_NAME):
+            try:
+                os.unlink(os.path.join(self._run_dir, name))
+            except FileNotFoundError:
+                pass
+        try:
+            os.rmdir(self._run_dir)
+        except OSError as error:
+            print(f"{self._run_dir} stays behind: {error.strerror}", file=sys.stderr)
+
+    def _end(self) -> None:
+        """Stop serving; clients that still have output to get are waited for, as long as they take any."""
+        if self._status["state"] in ("created", "files"):
+            self._close_wall()
+            self._remove_run_dir()
+            self._status["state"] = "exited"
+        for connection in list(self._connections):
+            connection.end()
+        self._execs.end_clients()
+        if self._status["started_at"] == 0:
+            self._stdio.drop_clients()
+        self._loop.call_later(_LINGER_S, self._loop.stop)
+        self._stop_when_idle()
+
+    def _stop_when_idle(self) -> None:
+        if self._connections or self._stdio.busy or self._execs.busy:
+            self._loop.call_later(0.002, self._stop_when_idle)
+        else:
+            self._loop.stop()
+
+    def _op_stop(self, request: Request, _fds: list[int]) -> None:
+        connection, message = request
+        if self._status["state"] not in ("created", "files"):
+            raise WallError("conflict", "the instance runs: signal it instead")
+        connection.answer(message, {})
+        self._end()
+
+    # --- looking ---------------------------------------------------------------------------------------------------
+
+    def _report(self) -> Message:
+        return {**self._status, "execs": self._execs.report()}
+
+    def _op_status(self, request: Request, _fds: list[int]) -> None:
+        request[0].answer(request[1], self._report())
+
+    def _op_watch(self, request: Request, _fds: list[int]) -> None:
+        request[0].watching = True
+        request[0].answer(request[1], {"state": self._report()})
+
+    def _op_stats(self, request: Request, _fds: list[int]) -> None:
+        self._running_wall().stats(
+            lambda result: self._reply(request, result if isinstance(result, WallError) else to_json(result))
+        )
+
+    def _op_top(self, request: Request, _fds: list[int]) -> None:
+        self._running_wall().top(request[1].get("ps_args", ""), lambda result: self._reply(request, result))
+
+    def _op_files(self, request: Request, fds: list[int]) -> None:
+        wall = self._wall
+        if wall is None or self._status["state"] not in ("running", "paused", "files"):
+            raise WallError("conflict", _NOT_RUNNING)
+        owned = list(fds)
+        del fds[:]
+        wall.files(request[1], owned, lambda result: self._reply(request, result))
+
+    # --- acting ----------------------------------------------------------------------------------------------------
+
+    def _op_attach(self, request: Request, fds: list[int]) -> None:
+        connection, message = request
+        if len(fds) != 1:
+            raise WallError("invalid", "attach needs one connection")
+        client = Client(self._loop, fds.pop(), client_options(message))
+        connection.answer(message, {})
+        self._stdio.attach(client)
+
+    def _op_exec(self, request: Request, fds: list[int]) -> None:
+        connection, message = request
+        wall = self._running_wall()
+        if self._status["state"] == "paused":
+            raise WallError("conflict", f"Container {self._instance_id} is paused, unpause the container before exec")
+        client = Client(self._loop, fds.pop(0), client_options(message)) if fds else None
+        process = from_json(ProcessPlan, message["process"])
+
+        def done(result: int | WallError) -> None:
+            self._reply(request, result if isinstance(result, WallError) else {"pid": result})
+
+        self._execs.start(wall, message["exec_id"], process, client, done)
+
+    def _session_of(self, message: Message) -> Session:
+        exec_id = message.get("exec_id", "")
+        session = self._execs.session(exec_id) if exec_id else self._session
+        if session is None or self._status["state"] not in ("running", "paused"):
+            raise WallError("conflict", _NOT_RUNNING)
+        return session
+
+    def _op_resize(self, request: Request, _fds: list[int]) -> None:
+        self._session_of(request[1]).resize(int(request[1]["rows"]), int(request[1]["columns"]))
+        request[0].answer(request[1], {})
+
+    def _op_signal(self, request: Request, _fds: list[int]) -> None:
+        number = int(request[1]["signal"])
+        session = self._session_of(request[1])
+        if request[1].get("all"):
+            self._running_wall().signal_all(number)
+        else:
+            session.signal(number)
+        request[0].answer(request[1], {})
+
+    def _op_pause(self, request: Request, _fds: list[int]) -> None:
+        if self._status["state"] == "paused":
+            raise WallError("conflict", f"Container {self._instance_id} is already paused")
+        self._running_wall().pause(lambda error: self._paused(request, error, "paused"))
+
+    def _op_unpause(self, request: Request, _fds: list[int]) -> None:
+        if self._status["state"] != "paused":
+            raise WallError("conflict", f"Container {self._instance_id} is not paused")
+        self._running_wall().unpause(lambda error: self._paused(request, error, "unpaused"))
+
+    def _paused(self, request: Request, error: WallError | None, event: str) -> None:
+        if error is None and self._status["state"] in ("running", "paused"):
+            self._status["state"] = "paused" if event == "paused" else "running"
+            self._publish({"event": event})
+        self._reply(request, error or {})
+
+    def _op_update(self, request: Request, _fds: list[int]) -> None:
+        limits = from_json(LimitsPlan, request[1]["limits"])
+        self._running_wall().update(limits, lambda error: self._reply(request, error or {}))
+
+    def _op_nic_add(self, request: Request, _fds: list[int]) -> None:
+        nic = from_json(NicPlan, request[1]["nic"])
+        self._running_wall().add_nic(nic, lambda error: self._reply(request, error or {}))
+
+    def _op_nic_remove(self, request: Request, _fds: list[int]) -> None:
+        self._running_wall().remove_nic(request[1]["name"], lambda error: self._reply(request, error or {}))
+
+    def _running_wall(self) -> Wall:
+        if self._wall is None or self._status["state"] not in ("running", "paused"):
+            raise WallError("conflict", _NOT_RUNNING)
+        return self._wall
+
+    @staticmethod
+    def _reply(request: Request, result: Message | WallError) -> None:
+        connection, message = request
+        if isinstance(result, WallError):
+            connection.fail(message, result.kind, result.message, result.exit_code)
+        else:
+            connection.answer(message, result)
+
+
+def client_options(message: Message) -> ClientOptions:
+    """The options of an ``attach`` or ``exec`` request."""
+    return ClientOptions(
+        stdin=bool(message.get("stdin", False)),
+        stdout=bool(message.get("stdout", True)),
+        stderr=bool(message.get("stderr", True)),
+        framed=bool(message.get("framed", False)),
+        logs=bool(message.get("logs", False)),
+        detach_keys=str(message.get("detach_keys", "")).encode("latin-1"),
+        initial=base64.b64decode(message.get("initial", "")),
+    )

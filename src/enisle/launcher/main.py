@@ -1,0 +1,46 @@
+"""The launcher: a small process that forks keepers, fast. Run by path with one argument, the run root.
+
+It re-executes itself from a sealed copy of the interpreter in memory: a process that enters an instance is visible
+there through /proc/PID/exe, and through that no container may reach (and overwrite) the host's interpreter
+(CVE-2019-5736). Standard library only; everything a keeper or its child needs is imported before the first fork.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+_SEALED_NAME = "enisle-launcher"
+
+
+def _running_sealed() -> bool:
+    return os.readlink("/proc/self/exe").startswith(f"/memfd:{_SEALED_NAME}")
+
+
+def _execute_sealed(script: str, run_root: str) -> None:
+    """Become the same program, run by a copy of the interpreter that nobody can write. Does not return."""
+    import fcntl
+
+    source = os.open("/proc/self/exe", os.O_RDONLY | os.O_CLOEXEC)
+    copy = os.memfd_create(_SEALED_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    while os.sendfile(copy, source, None, 1 << 24):  # type: ignore[arg-type]
+        pass
+    seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+    fcntl.fcntl(copy, fcntl.F_ADD_SEALS, seals)
+    interpreter = os.path.realpath(sys.executable)  # argv[0] tells Python where its library is
+    os.execve(copy, [interpreter, "-I", "-S", script, run_root], os.environ)
+
+
+def main() -> None:
+    """Serve launch requests until told to quit."""
+    script, run_root = os.path.abspath(__file__), sys.argv[1]
+    if not _running_sealed():
+        _execute_sealed(script, run_root)
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(script))))
+    from enisle.launcher.launcher import Launcher
+
+    Launcher(run_root).serve()
+
+
+if __name__ == "__main__":
+    main()
