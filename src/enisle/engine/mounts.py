@@ -1,0 +1,202 @@
+"""From the mounts a user asked for to those of the record (at create) and those of a launch (at start)."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+from enisle.contracts import HostMount
+from enisle.engine.slots import Slots
+from enisle.engine.volumes import Volumes
+from enisle.errors import Invalid
+from enisle.model.instance import Instance, InstanceSpec, Mount, MountKind, ResolvedMount
+from enisle.model.volume import Volume
+
+_TMPFS_DEFAULTS = ("noexec", "nosuid", "nodev")
+_OPPOSITES = {"exec": "noexec", "suid": "nosuid", "dev": "nodev", "rw": "ro", "atime": "noatime"}
+_PROPAGATIONS = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
+
+Claim = Callable[[str], None]
+"""Called with each volume's name before it is relied upon."""
+
+
+def gather(spec: InstanceSpec, slots: Slots) -> tuple[Mount, ...]:
+    """All mounts: those of --volumes-from, then the user's own, then the image's volumes, one per target.
+
+    Invalid: two of the user's own have the same target, or a path is not absolute.
+    """
+    found: dict[str, Mount] = {}
+    for source in spec.volumes_from:
+        for mount in _mounts_of(source, slots):
+            found[mount.target] = mount
+    own: set[str] = set()
+    for mount in spec.mounts:
+        target = _target(mount)
+        if target in own:
+            raise Invalid(f"Duplicate mount point: {target}")
+        own.add(target)
+        found[target] = replace(mount, target=target)
+    for target in spec.volumes:
+        if target not in found:
+            found[target] = Mount(kind=MountKind.VOLUME, target=target, origin="image", anonymous=True)
+    return tuple(found.values())
+
+
+def _target(mount: Mount) -> str:
+    if not mount.target.startswith("/"):
+        raise Invalid(f"invalid mount path: '{mount.target}' mount path must be absolute")
+    target = posixpath.normpath("/" + mount.target.lstrip("/"))
+    if target == "/":
+        raise Invalid("invalid mount config: destination can't be '/'")
+    return target
+
+
+def _mounts_of(source: str, slots: Slots) -> list[Mount]:
+    """The mounts another instance lends: "id[:ro|rw]"."""
+    ref, _, mode = source.partition(":")
+    if mode not in ("", "ro", "rw", "z", "Z"):
+        raise Invalid(f"invalid mode for volumes-from: {mode}")
+    record = slots.find(ref).record
+    asked = {mount.target: mount for mount in record.spec.mounts}
+    lent = []
+    for mount in record.mounts:
+        if mount.kind is MountKind.TMPFS:
+            continue
+        like = asked.get(mount.target)
+        lent.append(
+            Mount(
+                kind=mount.kind,
+                target=mount.target,
+                source=mount.name if mount.kind is MountKind.VOLUME else mount.source,
+                read_only=mount.read_only or mode == "ro",
+                propagation=mount.propagation,
+                subpath=like.subpath if like else "",
+                no_copy=True,
+                origin="from",
+                mode_text=mode,
+            )
+        )
+    return lent
+
+
+async def resolve(
+    mounts: tuple[Mount, ...],
+    volumes: Volumes,
+    claim: Claim,
+    find_image: Callable[[str], Awaitable[str]],
+    default_driver: str = "",
+) -> tuple[tuple[Mount, ...], tuple[ResolvedMount, ...]]:
+    """Make or find what each mount needs; the mounts with their sources filled in, and as the record has them."""
+    asked, resolved = [], []
+    for mount in mounts:
+        if mount.kind is MountKind.VOLUME:
+            volume = await _volume(mount, volumes, claim, default_driver)
+            mount = replace(mount, source=volume.name, anonymous=mount.anonymous or not mount.source)
+            resolved.append(_resolved(mount, source=volume.mountpoint, name=volume.name, driver=volume.driver))
+        elif mount.kind is MountKind.BIND:
+            check_bind(mount, create=mount.create_source)
+            resolved.append(_resolved(mount, source=mount.source))
+        elif mount.kind is MountKind.IMAGE:
+            resolved.append(_resolved(mount, source=await find_image(mount.source)))
+        else:
+            resolved.append(_resolved(mount))
+        asked.append(mount)
+    return tuple(asked), tuple(resolved)
+
+
+async def _volume(mount: Mount, volumes: Volumes, claim: Claim, default_driver: str) -> Volume:
+    if mount.source:
+        claim(mount.source)
+    volume = await volumes.create(
+        mount.source,
+        driver=mount.volume_driver or default_driver or "local",
+        options=mount.volume_options,
+        labels=mount.volume_labels,
+    )
+    claim(volume.name)
+    return volume
+
+
+def _resolved(mount: Mount, *, source: str = "", name: str = "", driver: str = "") -> ResolvedMount:
+    return ResolvedMount(
+        kind=mount.kind,
+        target=mount.target,
+        source=source,
+        name=name,
+        driver=driver,
+        read_only=mount.read_only,
+        propagation=mount.propagation or ("rprivate" if mount.kind is MountKind.BIND else ""),
+        mode_text=mount.mode_text,
+        anonymous=mount.anonymous,
+    )
+
+
+def check_bind(mount: Mount, *, create: bool) -> None:
+    """Invalid unless the source is there; ``create`` makes a missing directory, as `-v` does."""
+    if not mount.source.startswith("/"):
+        raise Invalid(
+            f'invalid mount config for type "bind": invalid mount path: "{mount.source}" mount path must be absolute'
+        )
+    if mount.propagation and mount.propagation not in _PROPAGATIONS:
+        raise Invalid(f'invalid mount config for type "bind": invalid propagation mode: {mount.propagation}')
+    if os.path.lexists(mount.source):
+        return
+    if not create:
+        raise Invalid(f'invalid mount config for type "bind": bind source path does not exist: {mount.source}')
+    try:
+        os.makedirs(mount.source, mode=0o755, exist_ok=True)
+    except OSError as error:
+        raise Invalid(f"error while creating mount source path '{mount.source}': {error.strerror}") from error
+
+
+def host_mounts(instance: Instance) -> tuple[HostMount, ...]:
+    """The mounts of one launch, parents before children. Checks again what may have gone since create."""
+    asked = {mount.target: mount for mount in instance.spec.mounts}
+    ordered = sorted(instance.mounts, key=lambda mount: mount.target.count("/"))
+    return tuple(_host_mount(mount, asked[mount.target]) for mount in ordered)
+
+
+def _host_mount(mount: ResolvedMount, asked: Mount) -> HostMount:
+    if mount.kind is MountKind.TMPFS:
+        return HostMount(kind="tmpfs", target=mount.target, options=tmpfs_options(asked))
+    options = ["ro"] if mount.read_only else []
+    if mount.kind is MountKind.VOLUME:
+        Path(mount.source).mkdir(parents=True, exist_ok=True)
+        return HostMount(
+            kind="volume",
+            target=mount.target,
+            source=mount.source,
+            options=tuple(options),
+            copy_up=not asked.no_copy and not asked.subpath and _is_empty(mount.source),
+            subpath=asked.subpath,
+        )
+    if mount.kind is MountKind.IMAGE:
+        return HostMount(kind="image", target=mount.target, source=mount.source, options=("ro",), subpath=asked.subpath)
+    check_bind(asked, create=asked.create_source)
+    options = ["rbind" if asked.recursive else "bind", mount.propagation or "rprivate", *options]
+    return HostMount(kind="bind", target=mount.target, source=mount.source, options=tuple(options))
+
+
+def tmpfs_options(mount: Mount) -> tuple[str, ...]:
+    """Docker's defaults (noexec, nosuid, nodev), changed by the user's words, then size and mode."""
+    words = dict.fromkeys(_TMPFS_DEFAULTS)
+    for word in (*mount.options, *(("ro",) if mount.read_only else ())):
+        for positive, negative in _OPPOSITES.items():
+            if word in (positive, negative):
+                words.pop(positive, None)
+                words.pop(negative, None)
+        if word not in _OPPOSITES or word == "atime":
+            words[word] = None
+    if mount.tmpfs_size_bytes:
+        words[f"size={mount.tmpfs_size_bytes}"] = None
+    if mount.tmpfs_mode is not None:
+        words[f"mode={mount.tmpfs_mode:o}"] = None
+    return tuple(words)
+
+
+def _is_empty(path: str) -> bool:
+    with os.scandir(path) as entries:
+        return next(entries, None) is None

@@ -1,0 +1,33 @@
+"""Signal names as users write them."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+from enisle.errors import Invalid
+
+_REALTIME = re.compile(r"RTM(IN|AX)(?:([+-])(\d{1,2}))?")
+_HIGHEST = 64
+
+
+def signal_number(text: str) -> int:
+    """ "KILL", "sigterm", "9", "SIGRTMIN+3" as a number. Invalid in Docker's wording."""
+    name = text.strip().upper()
+    if name.isdecimal():
+        number = int(name)
+        if 0 < number <= _HIGHEST:
+            return number
+        raise Invalid(f"Invalid signal: {text}")
+    name = name.removeprefix("SIG")
+    realtime = _REALTIME.fullmatch(name)
+    if realtime:
+        # The C library keeps 32 and 33 for itself: SIGRTMIN is 34 for everybody who uses one (signal(7)).
+        number = 34 if realtime[1] == "IN" else _HIGHEST
+        number += int(f"{realtime[2]}{realtime[3]}") if realtime[2] else 0
+        if 34 <= number <= _HIGHEST:
+            return number
+    member = signal.Signals.__members__.get("SIG" + name)
+    if member is None:
+        raise Invalid(f"Invalid signal: {text}")
+    return int(member)
