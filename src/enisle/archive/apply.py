@@ -252,7 +252,9 @@ class _Target:
         if self.policy.keep_kind and was_directory != (entry.kind is FileKind.DIRECTORY):
             kinds = ("directory", "non-directory") if was_directory else ("non-directory", "directory")
             place = "/" + shown(b"/".join(path))
-            raise ArchiveError(f'cannot overwrite {kinds[0]} "{place}" with {kinds[1]} "{shown(entry.name)}"')
+            raise ArchiveError(
+                f'cannot overwrite {kinds[0]} "{place}" with {kinds[1]} "{shown(entry.name.rstrip(b"/"))}"'
+            )
         remove(parent, path[-1])
         if not stat.S_ISREG(status.st_mode):
             self.parents.forget()

@@ -1,8 +1,8 @@
 """What an overlay's upper directory changes in the layers below it: as a list, and as an OCI layer.
 
 Deletions are character devices 0:0 and directories that hide those below carry trusted.overlay.opaque
-(Documentation/filesystems/overlayfs.rst); a layer says the same with .wh. files (image-spec, layer.md). The overlay must be
-mounted without redirect_dir and metacopy, so that the upper directory is complete in itself.
+(Documentation/filesystems/overlayfs.rst); a layer says the same with .wh. files (image-spec, layer.md). The overlay
+must be mounted without redirect_dir and metacopy, so that the upper directory is complete in itself.
 """
 
 from __future__ import annotations
@@ -44,14 +44,19 @@ _FOREIGN = (b"trusted.overlay.redirect", b"trusted.overlay.metacopy")
 
 @dataclass(slots=True)
 class _Change:
-    """One name in a directory of the upper. ``hides``: an opaque directory over one below."""
+    """One name in a directory of the upper.
+
+    ``hides``: an opaque directory over one below. ``hidden``: it lies in such a directory, so that a layer says it
+    whole. ``listed``: False for a directory that may only lead to a change below it.
+    """
 
     path: bytes
     name: bytes
     status: os.stat_result
     kind: int
     hides: bool = False
-    listed: bool = True  # a directory that only leads to a change below is not, until that is found
+    hidden: bool = False
+    listed: bool = True
 
 
 def changes(lowers: Sequence[int], upper: int, *, places: Collection[bytes] = PLACES) -> list[tuple[str, int]]:
@@ -84,9 +89,11 @@ def layer(lowers: Sequence[int], upper: int, sink: ByteSink, *, places: Collecti
     packer = Packer(sink)
     for parent, batch in _scan(lowers, upper, places):
         for change in batch:
-            if change.path not in wanted:
+            if change.path not in wanted and not change.hidden:
                 continue
             shown_as = change.path[1:]
+            if change.kind == DELETED and change.hidden:
+                continue
             if change.kind == DELETED:
                 above, slash, name = shown_as.rpartition(b"/")
                 packer.add_whiteout(above + slash + b".wh." + name)
@@ -168,7 +175,7 @@ class _Below:
         for name in sorted(names):
             status = self.look(name)[0]
             if status is not None and look(upper, name) is None:
-                gone.append(_Change(path + b"/" + name, name, status, DELETED))
+                gone.append(_Change(path + b"/" + name, name, status, DELETED, hidden=True))
         return gone
 
 
@@ -185,18 +192,18 @@ def _compare(
     """The change that one name of the upper is, if it is one; and the layers that show through it."""
     old, where, layers = below.look(name)
     if is_whiteout(status):
-        return (_Change(path, name, status, DELETED) if old is not None else None), ()
+        return (_Change(path, name, status, DELETED, hidden=hidden) if old is not None else None), ()
     if not stat.S_ISDIR(status.st_mode):
         if path in places and status.st_size == 0:
             return None, ()
-        return _Change(path, name, status, ADDED if old is None else MODIFIED), ()
+        return _Change(path, name, status, ADDED if old is None else MODIFIED, hidden=hidden), ()
     _refuse_foreign(fd, path, name)
     if old is None or not stat.S_ISDIR(old.st_mode):
         listed = path not in places
-        return _Change(path, name, status, ADDED if old is None else MODIFIED, listed=listed), ()
+        return _Change(path, name, status, ADDED if old is None else MODIFIED, hidden=hidden, listed=listed), ()
     hides = _is_opaque(fd, name) and not hidden
     only_leads = not hides and _same_directory(fd, where, name, status, old, holds_places=_holds_places(path, places))
-    return _Change(path, name, status, MODIFIED, hides=hides, listed=not only_leads), layers
+    return _Change(path, name, status, MODIFIED, hides=hides, hidden=hidden, listed=not only_leads), layers
 
 
 def _holds_places(path: bytes, places: Collection[bytes]) -> bool:
