@@ -35,7 +35,7 @@ def instance_spec(wanted: body.CreateBody, *, cpus: int, platform: str = "", war
         open_stdin=wanted.open_stdin,
         stdin_once=wanted.stdin_once,
         env=tuple(wanted.env),
-        entrypoint=_words(wanted.entrypoint),
+        entrypoint=() if wanted.entrypoint == [] else _words(wanted.entrypoint),
         command=_words(wanted.cmd),
         args_escaped=wanted.args_escaped,
         working_dir=wanted.working_dir,

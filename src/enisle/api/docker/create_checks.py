@@ -20,9 +20,9 @@ _SIZE = re.compile(r"[0-9]+(\.[0-9]+)? ?([kmgtp]?(i?b)?)", re.IGNORECASE)
 _SECURITY_KEYS = frozenset({"label", "apparmor", "seccomp", "no-new-privileges", "writable-cgroups", "systempaths"})
 _CAPABILITY = re.compile(r"(CAP_)?[A-Z_0-9]+")
 CAPABILITIES = frozenset(
-    "AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER "
-    "FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD NET_ADMIN NET_BIND_SERVICE "
-    "NET_BROADCAST NET_RAW PERFMON SETFCAP SETGID SETPCAP SETUID SYSLOG SYS_ADMIN SYS_BOOT SYS_CHROOT SYS_MODULE "
+    "AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE DAC_READ_SEARCH "
+    "FOWNER FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD NET_ADMIN "
+    "NET_BIND_SERVICE NET_BROADCAST NET_RAW PERFMON SETFCAP SETGID SETPCAP SETUID SYSLOG SYS_ADMIN SYS_BOOT SYS_CHROOT SYS_MODULE "
     "SYS_NICE SYS_PACCT SYS_PTRACE SYS_RAWIO SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG WAKE_ALARM".split()
 )
 
@@ -92,7 +92,8 @@ def _check_network(wanted: body.CreateBody) -> None:
         _check_container_network(wanted)
     elif mode == "host" and host.links:
         raise Invalid(
-            "conflicting options: host type networking can't be used with links. This would result in undefined behavior"
+            "conflicting options: host type networking can't be used with links. "
+            "This would result in undefined behavior"
         )
     if wanted.mac_address and not _MAC.fullmatch(wanted.mac_address):
         raise Invalid(f"invalid MAC address: {wanted.mac_address[:40]}")

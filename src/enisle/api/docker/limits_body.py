@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from enisle.api.docker import create_types as body
-from enisle.errors import Invalid
+from enisle.errors import Conflict, Invalid
 from enisle.model.instance import RestartKind, RestartPolicy
 from enisle.model.resources import Device, DeviceRate, DeviceRequest, Devices, Resources, Ulimit
 
@@ -179,3 +179,53 @@ def restart_policy(policy: body.RestartPolicy) -> RestartPolicy:
     if retries < 0:
         raise Invalid("invalid restart policy: maximum retry count cannot be negative")
     return RestartPolicy(kind=kind, maximum_retries=retries)
+
+
+def merged(current: Resources, wanted: body.Limits) -> body.Limits:
+    """The limits after an update: what the request leaves at zero stays as it is (dockerd's rule)."""
+
+    def choose(new: int, old: int) -> int:
+        return new or old
+
+    result = body.Limits(
+        memory=choose(wanted.memory, current.memory_bytes),
+        memory_swap=choose(wanted.memory_swap, current.memory_swap_bytes),
+        memory_reservation=choose(wanted.memory_reservation, current.memory_reservation_bytes),
+        memory_swappiness=current.memory_swappiness,
+        kernel_memory_tcp=choose(wanted.kernel_memory_tcp, current.kernel_memory_tcp_bytes),
+        oom_kill_disable=current.oom_kill_disable,
+        cpu_shares=choose(wanted.cpu_shares, current.cpu_shares),
+        cpu_realtime_period=choose(wanted.cpu_realtime_period, current.cpu_realtime_period_us),
+        cpu_realtime_runtime=choose(wanted.cpu_realtime_runtime, current.cpu_realtime_runtime_us),
+        cpuset_cpus=wanted.cpuset_cpus or current.cpuset_cpus,
+        cpuset_mems=wanted.cpuset_mems or current.cpuset_mems,
+        pids_limit=current.pids_limit if wanted.pids_limit is None else wanted.pids_limit,
+        blkio_weight=choose(wanted.blkio_weight, current.blkio_weight),
+        blkio_weight_device=wanted.blkio_weight_device
+        or [body.WeightDevice(path=d.path, weight=d.value) for d in current.blkio_weight_devices],
+        blkio_device_read_bps=wanted.blkio_device_read_bps or _throttles(current.blkio_read_bps),
+        blkio_device_write_bps=wanted.blkio_device_write_bps or _throttles(current.blkio_write_bps),
+        blkio_device_read_iops=wanted.blkio_device_read_iops or _throttles(current.blkio_read_iops),
+        blkio_device_write_iops=wanted.blkio_device_write_iops or _throttles(current.blkio_write_iops),
+    )
+    _merge_cpu_time(result, current, wanted)
+    return result
+
+
+def _throttles(rates: tuple[DeviceRate, ...]) -> list[body.ThrottleDevice]:
+    return [body.ThrottleDevice(path=rate.path, rate=rate.value) for rate in rates]
+
+
+def _merge_cpu_time(result: body.Limits, current: Resources, wanted: body.Limits) -> None:
+    """Quota with period, and CPUs, are two ways to say one thing."""
+    if wanted.nano_cpus and (current.cpu_quota_us or current.cpu_period_us):
+        raise Conflict("Conflicting options: Nano CPUs cannot be updated as CPU Quota/Period has already been set")
+    if current.nano_cpus and (wanted.cpu_quota or wanted.cpu_period):
+        raise Conflict("Conflicting options: CPU Quota/Period cannot be updated as NanoCPUs has already been set")
+    result.nano_cpus = wanted.nano_cpus or current.nano_cpus
+    result.cpu_quota = wanted.cpu_quota or current.cpu_quota_us
+    result.cpu_period = wanted.cpu_period or current.cpu_period_us
+    if wanted.memory and wanted.memory_swap == 0 and 0 < current.memory_swap_bytes < wanted.memory:
+        raise Conflict(
+            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"
+        )
