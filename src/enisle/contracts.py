@@ -206,7 +206,9 @@ class Running(Protocol):
 
     async def wait(self) -> ExitReport: ...
     async def status(self) -> dict[str, Any]: ...
-    async def attach(self, connection: Connection) -> None: ...
+    async def attach(self, connection: Connection, *, logs: bool = False) -> None:
+        """``logs`` replays what was logged so far first."""
+
     async def exec(self, exec_id: str, spec: ExecSpec, instance: Instance, connection: Connection | None) -> int:
         """Start a session; its pid. StartFailed with 126 or 127 when the command cannot be run."""
 
@@ -220,6 +222,8 @@ class Running(Protocol):
     async def update(self, spec: InstanceSpec) -> None: ...
     async def add_nic(self, endpoint: Endpoint) -> None: ...
     async def remove_nic(self, name: str) -> None: ...
+    def abandon(self) -> None:
+        """Let go of it without ending it: enisled ends."""
 
 
 class Files(Protocol):
