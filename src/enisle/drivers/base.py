@@ -22,7 +22,7 @@ from enisle.drivers.files import KeeperFiles, retrieve
 from enisle.drivers.keeper import CONTROL_TIMEOUT_S, KeeperClient, OnEvent, attach_fields
 from enisle.drivers.launcher import LauncherClient
 from enisle.errors import EnisleError, Internal, Unavailable
-from enisle.model.ids import InstanceId
+from enisle.linux.cgroup.choose import group
 from enisle.model.instance import Endpoint, Instance, InstanceSpec
 from enisle.model.process import ExecSpec
 from enisle.wire.keeper import SOCKET_NAME
@@ -100,9 +100,9 @@ class KeeperDriver(ABC):
     async def reconnect(self, instance: Instance, on_event: OnEvent) -> Running | None:
         sock = connect(str(self.run_dir(instance.id) / SOCKET_NAME))
         if sock is None:
-            await self.bury(instance.id)
+            await self.bury(instance)
             return None
-        client = self._client(instance.id, self._instances_root / instance.id / EXIT_FILE, on_event)
+        client = self._client(instance, self._instances_root / instance.id / EXIT_FILE, on_event)
         channel = Channel(sock, peer=f"The keeper of container {instance.id[:12]}", on_event=client.take_event)
         try:
             answer = await channel.request("watch", timeout_s=CONTROL_TIMEOUT_S)
@@ -142,9 +142,19 @@ class KeeperDriver(ABC):
     async def destroy(self, directory: Path) -> None:
         await asyncio.to_thread(_remove, [directory / name for name in ("upper", "work", "disk.raw", EXIT_FILE)])
 
-    async def bury(self, instance_id: InstanceId) -> None:
-        """Remove what a keeper that was killed left behind; a wall that knows of more extends this."""
-        await asyncio.to_thread(shutil.rmtree, self.run_dir(instance_id), True)
+    async def bury(self, instance: Instance) -> None:
+        """Kill and remove what a keeper that was killed left behind; a wall that knows of more extends this."""
+        await asyncio.to_thread(self._bury, instance)
+
+    def _bury(self, instance: Instance) -> None:
+        parent = instance.spec.cgroup_parent.strip("/") or self._cgroup_parent
+        try:
+            left = group(f"{parent}/{instance.id}")
+            left.kill()
+            left.remove()
+        except OSError as error:
+            raise Internal(f"cgroups of container {instance.id} stay behind: {error}.") from error
+        shutil.rmtree(self.run_dir(instance.id), ignore_errors=True)
 
     def run_dir(self, instance_id: str) -> Path:
         """Where the keeper of the instance has its socket."""
@@ -152,12 +162,12 @@ class KeeperDriver(ABC):
 
     # --- starting --------------------------------------------------------------------------------------------------
 
-    def _client(self, instance_id: InstanceId, exit_file: Path, on_event: OnEvent) -> KeeperClient:
-        return KeeperClient(instance_id=instance_id, exit_file=exit_file, translator=self, on_event=on_event)
+    def _client(self, instance: Instance, exit_file: Path, on_event: OnEvent) -> KeeperClient:
+        return KeeperClient(instance=instance, exit_file=exit_file, translator=self, on_event=on_event)
 
     async def _start(self, launch: Launch, fields: Message, on_event: OnEvent) -> KeeperClient:
         instance = launch.instance
-        client = self._client(instance.id, launch.directory / EXIT_FILE, on_event)
+        client = self._client(instance, launch.directory / EXIT_FILE, on_event)
         channel = await self._channel(instance.id, self.run_dir(instance.id), client)
         # All in one go: the keeper reads in order, so clients are attached before the first byte of output.
         watch = channel.post("watch")

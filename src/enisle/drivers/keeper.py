@@ -19,8 +19,8 @@ from typing import Any, Protocol
 
 from enisle.contracts import Connection, ExitReport
 from enisle.drivers.channel import Channel, Message
+from enisle.drivers.detachkeys import raw_detach_keys
 from enisle.errors import Conflict, EnisleError, NotFound, Unavailable
-from enisle.model.ids import InstanceId
 from enisle.model.instance import Endpoint, Instance, InstanceSpec
 from enisle.model.process import ExecSpec
 from enisle.wire.plans import LimitsPlan, NicPlan, ProcessPlan, to_json
@@ -40,7 +40,7 @@ class Translator(Protocol):
     def exec_plan(self, instance: Instance, spec: ExecSpec) -> ProcessPlan: ...
     def limits_plan(self, spec: InstanceSpec) -> LimitsPlan: ...
     def nic_plan(self, endpoint: Endpoint) -> NicPlan: ...
-    async def bury(self, instance_id: InstanceId) -> None:
+    async def bury(self, instance: Instance) -> None:
         """Remove what a keeper that was killed has left of its instance (processes, cgroups, run directory)."""
 
 
@@ -66,7 +66,7 @@ def attach_fields(connection: Connection, *, logs: bool = False) -> Message:
         "stdout": connection.stdout,
         "stderr": connection.stderr,
         "framed": connection.framed,
-        "detach_keys": connection.detach_keys,
+        "detach_keys": raw_detach_keys(connection.detach_keys),
         "initial": base64.b64encode(connection.initial).decode("ascii"),
         "logs": logs,
     }
@@ -78,12 +78,13 @@ class KeeperClient:
     def __init__(
         self,
         *,
-        instance_id: InstanceId,
+        instance: Instance,
         exit_file: Path,
         translator: Translator,
         on_event: OnEvent,
     ) -> None:
-        self.instance_id = instance_id
+        self.instance_id = instance.id
+        self._instance = instance
         self.pid = 0
         self.started_at = 0
         self._exit_file = exit_file
@@ -163,7 +164,7 @@ class KeeperClient:
             log.warning("instance %s: its keeper has gone without a report", self.instance_id[:12])
             report = ExitReport(exit_code=255, error=_LOST, started_at=self.started_at, finished_at=time.time_ns())
         try:
-            await self._translator.bury(self.instance_id)
+            await self._translator.bury(self._instance)
         except EnisleError as error:
             log.error("instance %s: what its keeper left could not be removed: %s", self.instance_id[:12], error)
         self._report(report)
