@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -83,11 +83,13 @@ class Call:
         await response.prepare(self.request)
         return response
 
-    async def send_all(self, source: AsyncIterator[bytes], content_type: str) -> web.StreamResponse:
+    async def send_all(
+        self, source: AsyncIterator[bytes], content_type: str, headers: Mapping[str, str] | None = None
+    ) -> web.StreamResponse:
         """An answer from an iterator. A failure before its first bytes is raised as such; later it cuts the answer off,
         so that the client sees a broken transfer and no truncated file."""
         first = await anext(source, None)
-        response = await self.stream(content_type)
+        response = await self.stream(content_type, headers)
         try:
             if first is not None:
                 await response.write(first)
@@ -120,7 +122,7 @@ class Call:
         return protocol.take_over(head.encode() + b"\r\n")
 
     @contextlib.contextmanager
-    def watched(self) -> Any:
+    def watched(self) -> Iterator[None]:
         """Within, the client's going away cancels this task (asyncio.CancelledError)."""
         protocol = self.request.protocol
         if not isinstance(protocol, ApiProtocol):

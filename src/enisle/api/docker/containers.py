@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from enisle.api.call import Call
-from enisle.api.docker import create_types, limits_body, list_filters
+from enisle.api.docker import request_types, limits_body, list_filters
 from enisle.api.docker.container_files import ROUTES as FILE_ROUTES
 from enisle.api.docker.container_streams import ROUTES as STREAM_ROUTES
 from enisle.api.docker.create_body import instance_spec
@@ -25,7 +25,7 @@ _MAX_TERMINAL = 65535
 
 
 async def create(call: Call) -> web.StreamResponse:
-    body = await call.body(create_types.CreateBody)
+    body = await call.body(request_types.CreateBody)
     warnings: list[str] = []
     spec = instance_spec(body, cpus=os.cpu_count() or 1, platform=call.query.text("platform"), warnings=warnings)
     name = call.query.text("name").removeprefix("/") or None
@@ -149,7 +149,7 @@ async def remove(call: Call) -> web.StreamResponse:
 
 
 async def update(call: Call) -> web.StreamResponse:
-    body = await call.body(create_types.UpdateBody)
+    body = await call.body(request_types.UpdateBody)
     instance = await call.engine.instances.get(call.name)
     warnings: list[str] = []
     merged = limits_body.merged(instance.spec.resources, body)

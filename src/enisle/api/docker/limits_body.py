@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from enisle.api.docker import create_types as body
+from enisle.api.docker import request_types as body
 from enisle.errors import Conflict, Invalid
 from enisle.model.instance import RestartKind, RestartPolicy
 from enisle.model.resources import Device, DeviceRate, DeviceRequest, Devices, Resources, Ulimit

@@ -6,7 +6,7 @@ import posixpath
 import re
 from collections.abc import Sequence
 
-from enisle.api.docker import create_types as body
+from enisle.api.docker import request_types as body
 from enisle.errors import Invalid
 from enisle.model.instance import Mount, MountKind
 

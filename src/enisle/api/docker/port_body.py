@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-from enisle.api.docker import create_types as body
+from enisle.api.docker import request_types as body
 from enisle.errors import Invalid
 from enisle.model.instance import BoundPort, PublishedPort
 

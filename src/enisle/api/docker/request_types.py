@@ -1,4 +1,4 @@
-"""The bodies of container create and update as Docker's reference has them; names are Docker's."""
+"""The bodies of requests as Docker's reference has them; names are Docker's."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ Int64 = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 Strings = list[str]
 StringMap = dict[str, str | None]
 OneOrMany = str | list[str]
+TerminalSide = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
 class DockerStruct(msgspec.Struct, rename="pascal", kw_only=True):
@@ -236,3 +237,83 @@ class CreateBody(Config):
 
 class UpdateBody(Limits):
     restart_policy: RestartPolicy = msgspec.field(default_factory=RestartPolicy)
+
+
+class ExecCreateBody(DockerStruct):
+    user: str = ""
+    privileged: bool = False
+    tty: bool = False
+    console_size: list[TerminalSide] = []
+    attach_stdin: bool = False
+    attach_stderr: bool = False
+    attach_stdout: bool = False
+    detach: bool = False
+    detach_keys: str = ""
+    env: Strings = []
+    working_dir: str = ""
+    cmd: OneOrMany = []
+
+
+class ExecStartBody(DockerStruct):
+    detach: bool = False
+    tty: bool = False
+    console_size: list[TerminalSide] = []
+
+
+class IpamPool(DockerStruct):
+    subnet: str = ""
+    ip_range: str = msgspec.field(name="IPRange", default="")
+    gateway: str = ""
+    auxiliary_addresses: StringMap = msgspec.field(name="AuxiliaryAddresses", default_factory=dict)
+    aux_address: StringMap = {}
+
+
+class Ipam(DockerStruct):
+    driver: str = ""
+    config: list[IpamPool] = []
+    options: StringMap = {}
+
+
+class NetworkCreateBody(DockerStruct):
+    name: str = ""
+    check_duplicate: bool = False
+    driver: str = ""
+    scope: str = ""
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+    config_only: bool = False
+    config_from: dict[str, str] = {}
+    ipam: Ipam = msgspec.field(name="IPAM", default_factory=Ipam)
+    enable_ipv4: bool | None = msgspec.field(name="EnableIPv4", default=None)
+    enable_ipv6: bool = msgspec.field(name="EnableIPv6", default=False)
+    options: StringMap = {}
+    labels: StringMap = {}
+
+
+class NetworkConnectBody(DockerStruct):
+    container: str = ""
+    endpoint_config: EndpointSettings | None = None
+
+
+class NetworkDisconnectBody(DockerStruct):
+    container: str = ""
+    force: bool = False
+
+
+class VolumeCreateBody(DockerStruct):
+    name: str = ""
+    driver: str = ""
+    driver_opts: StringMap = {}
+    labels: StringMap = {}
+    cluster_volume_spec: dict[str, Any] | None = None
+
+
+class AuthBody(msgspec.Struct, kw_only=True):
+    username: str = ""
+    password: str = ""
+    email: str = ""
+    auth: str = ""
+    serveraddress: str = ""
+    identitytoken: str = ""
+    registrytoken: str = ""

@@ -1,0 +1,97 @@
+"""Docker's tag Container: files in and out (cp, export, diff), and commit."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from aiohttp import web
+
+from enisle.api.call import Call
+from enisle.api.docker import request_types
+from enisle.api.docker.create_body import image_config
+from enisle.api.reply import empty, encode, json_response
+from enisle.api.router import Route
+from enisle.errors import Invalid
+
+_STAT_HEADER = "X-Docker-Container-Path-Stat"
+
+
+def _path(call: Call) -> str:
+    path = call.query.text("path")
+    if not path:
+        raise Invalid("bad parameter: missing path")
+    if "\0" in path:
+        raise Invalid("bad parameter: the path holds a NUL character")
+    return path if path.startswith("/") else f"/{path}"
+
+
+def _stat_header(stat: dict[str, Any]) -> dict[str, str]:
+    return {_STAT_HEADER: base64.b64encode(encode(stat)).decode()}
+
+
+async def stat(call: Call) -> web.StreamResponse:
+    path = _path(call)
+    async with call.engine.instances.files(call.name) as files:
+        header = _stat_header(await files.stat(path))
+    return web.Response(headers=header)
+
+
+async def get(call: Call) -> web.StreamResponse:
+    path = _path(call)
+    async with call.engine.instances.files(call.name) as files:
+        header = _stat_header(await files.stat(path))
+        return await call.send_all(await files.get(path), "application/x-tar", header)
+
+
+async def put(call: Call) -> web.StreamResponse:
+    path = _path(call)
+    query = call.query
+    async with call.engine.instances.files(call.name) as files:
+        await files.put(
+            path,
+            call.chunks(),
+            no_overwrite_dir_non_dir=query.flag("noOverwriteDirNonDir"),
+            copy_uid_gid=query.flag("copyUIDGID"),
+        )
+    return empty(200)
+
+
+async def export(call: Call) -> web.StreamResponse:
+    async with call.engine.instances.files(call.name) as files:
+        return await call.send_all(await files.export(), "application/octet-stream")
+
+
+async def changes(call: Call) -> web.StreamResponse:
+    async with call.engine.instances.files(call.name) as files:
+        found = await files.changes()
+    return json_response([{"Path": path, "Kind": kind} for path, kind in found])
+
+
+async def commit(call: Call) -> web.StreamResponse:
+    query = call.query
+    body = await call.body_or_default(request_types.Config)
+    name = query.text("container")
+    if not name:
+        raise Invalid("bad parameter: missing container")
+    repository, tag = query.text("repo"), query.text("tag")
+    image = await call.engine.instances.commit(
+        name,
+        reference=f"{repository}:{tag or 'latest'}" if repository else "",
+        config=None if body == request_types.Config() else image_config(body),
+        changes=query.texts("changes"),
+        author=query.text("author"),
+        message=query.text("comment"),
+        pause=query.flag("pause", default=True),
+    )
+    return json_response({"Id": image}, status=201)
+
+
+ROUTES = [
+    Route("HEAD", "containers/*/archive", stat, watch=True),
+    Route("GET", "containers/*/archive", get, watch=True),
+    Route("PUT", "containers/*/archive", put),
+    Route("GET", "containers/*/export", export, watch=True),
+    Route("GET", "containers/*/changes", changes, watch=True),
+    Route("POST", "commit", commit),
+]
