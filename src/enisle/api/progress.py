@@ -37,13 +37,11 @@ class _Pending:
         return data
 
 
-async def stream_progress(
-    call: Call, work: Callable[[Progress], Awaitable[Any]], *, quiet: bool = False
-) -> web.StreamResponse:
+async def stream_progress(call: Call, work: Callable[[Progress], Awaitable[Any]]) -> web.StreamResponse:
     """Run ``work`` and send what it reports. A failure before the first message has its own HTTP status; later it is a
     message of its own, as in dockerd. The client's going away cancels the work."""
     pending = _Pending()
-    task = asyncio.ensure_future(work((lambda _message: None) if quiet else pending.add))
+    task = asyncio.ensure_future(work(pending.add))
     task.add_done_callback(lambda _task: pending.some.set())
     response: web.StreamResponse | None = None
     try:

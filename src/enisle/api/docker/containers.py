@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from enisle.api.call import Call
-from enisle.api.docker import request_types, limits_body, list_filters
+from enisle.api.docker import limits_body, list_filters, request_types
 from enisle.api.docker.container_files import ROUTES as FILE_ROUTES
 from enisle.api.docker.container_streams import ROUTES as STREAM_ROUTES
 from enisle.api.docker.create_body import instance_spec

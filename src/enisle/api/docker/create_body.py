@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from enisle.api.docker import request_types as body
 from enisle.api.docker import limits_body, mount_body, port_body
+from enisle.api.docker import request_types as body
 from enisle.api.docker.create_checks import check
 from enisle.errors import Invalid
 from enisle.model.ids import ImageId

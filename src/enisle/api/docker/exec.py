@@ -10,8 +10,8 @@ from aiohttp import web
 
 from enisle.api.call import Call
 from enisle.api.docker.containers import terminal_size
-from enisle.api.docker.request_types import ExecCreateBody, ExecStartBody
 from enisle.api.docker.detach_keys import raw_keys
+from enisle.api.docker.request_types import ExecCreateBody, ExecStartBody
 from enisle.api.framing import STDOUT, frame
 from enisle.api.reply import empty, json_response
 from enisle.api.router import Route

@@ -1,0 +1,102 @@
+"""Images as Docker shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from enisle.api.docker.host_config_body import healthcheck_json
+from enisle.api.times import ZERO, rfc3339, to_seconds
+from enisle.model.image import HistoryEntry, Image, ImageConfig
+
+
+def summary_json(image: Image, *, containers: int = -1, shared_bytes: int = -1, with_virtual: bool) -> dict[str, Any]:
+    """One entry of ``GET /images/json``. -1: not counted. ``with_virtual``: VirtualSize, which API 1.44 dropped."""
+    result: dict[str, Any] = {
+        "Id": image.id,
+        "ParentId": image.parent,
+        "RepoTags": list(image.repo_tags),
+        "RepoDigests": list(image.repo_digests),
+        "Created": to_seconds(image.created),
+        "Size": image.size_bytes,
+        "SharedSize": shared_bytes,
+        "Labels": image.config.labels or None,
+        "Containers": containers,
+    }
+    if with_virtual:
+        result["VirtualSize"] = image.size_bytes
+    return result
+
+
+def inspect_json(image: Image, *, with_virtual: bool) -> dict[str, Any]:
+    """``GET /images/{name}/json``."""
+    result: dict[str, Any] = {
+        "Id": image.id,
+        "RepoTags": list(image.repo_tags),
+        "RepoDigests": list(image.repo_digests),
+        "Parent": image.parent,
+        "Comment": image.comment,
+        "Created": image.created or ZERO,
+        "DockerVersion": "",
+        "Author": image.author,
+        "Config": config_json(image.config),
+        "Architecture": image.platform.architecture,
+        "Os": image.platform.os,
+        "Size": image.size_bytes,
+        "GraphDriver": {"Name": "overlay2", "Data": None},
+        "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
+        "Metadata": {"LastTagTime": rfc3339(image.last_tagged_at)},
+    }
+    if image.platform.variant:
+        result["Variant"] = image.platform.variant
+    if with_virtual:
+        result["VirtualSize"] = image.size_bytes
+    return result
+
+
+def config_json(config: ImageConfig) -> dict[str, Any]:
+    """The defaults of an image, with the members that Docker shows for every image."""
+    result: dict[str, Any] = {
+        "Hostname": "",
+        "Domainname": "",
+        "User": config.user,
+        "AttachStdin": False,
+        "AttachStdout": False,
+        "AttachStderr": False,
+        "Tty": False,
+        "OpenStdin": False,
+        "StdinOnce": False,
+        "Env": list(config.env),
+        "Cmd": None if config.command is None else list(config.command),
+        "Image": "",
+        "Volumes": {target: {} for target in config.volumes} or None,
+        "WorkingDir": config.working_dir,
+        "Entrypoint": None if config.entrypoint is None else list(config.entrypoint),
+        "OnBuild": list(config.on_build) or None,
+        "Labels": config.labels or None,
+    }
+    if config.exposed_ports:
+        result["ExposedPorts"] = {port: {} for port in config.exposed_ports}
+    if config.stop_signal:
+        result["StopSignal"] = config.stop_signal
+    if config.shell:
+        result["Shell"] = list(config.shell)
+    if config.args_escaped:
+        result["ArgsEscaped"] = True
+    if config.healthcheck is not None:
+        result["Healthcheck"] = healthcheck_json(config.healthcheck)
+    return result
+
+
+def history_json(steps: list[tuple[HistoryEntry, str, int, tuple[str, ...]]]) -> list[dict[str, Any]]:
+    """``GET /images/{name}/history``, newest first."""
+    return [
+        {
+            "Id": image_id,
+            "Created": to_seconds(entry.created),
+            "CreatedBy": entry.created_by,
+            "Tags": list(tags) or None,
+            "Size": size,
+            "Comment": entry.comment,
+        }
+        for entry, image_id, size, tags in steps
+    ]

@@ -1,0 +1,106 @@
+"""Docker's tag System."""
+
+from __future__ import annotations
+
+import time
+from contextlib import aclosing
+from typing import Any
+
+from aiohttp import web
+
+from enisle.api.call import Call
+from enisle.api.docker import event_body, image_body, info_body
+from enisle.api.docker.inspect_body import summary_json
+from enisle.api.docker.request_types import AuthBody
+from enisle.api.docker.volumes import volume_json
+from enisle.api.reply import encode, json_response
+from enisle.api.router import Route
+from enisle.api.times import parse_time, rfc3339
+from enisle.engine.system import DiskUsage
+from enisle.errors import Invalid, NotSupported
+
+_DISK_TYPES = frozenset({"container", "image", "volume", "build-cache"})
+
+
+async def ping(call: Call) -> web.StreamResponse:
+    headers = {
+        "Content-Type": "text/plain; charset=utf-8",
+        "Cache-Control": "no-cache, no-store, must-revalidate",
+        "Pragma": "no-cache",
+        "Swarm": "inactive",
+    }
+    return web.Response(body=b"" if call.request.method == "HEAD" else b"OK", headers=headers)
+
+
+async def version(call: Call) -> web.StreamResponse:
+    return json_response(info_body.version_json(call.engine.system.version()))
+
+
+async def info(call: Call) -> web.StreamResponse:
+    facts = await call.engine.system.info()
+    return json_response(info_body.info_json(facts, call.engine.system.version(), system_time=rfc3339(time.time_ns())))
+
+
+async def auth(call: Call) -> web.StreamResponse:
+    await call.body(AuthBody)
+    raise NotSupported(
+        "this engine does not check credentials.", remedy="Use `enisle login`, or write ~/.docker/config.json."
+    )
+
+
+async def events(call: Call) -> web.StreamResponse:
+    query = call.query
+    since_ns, until_ns = parse_time(query.text("since")), parse_time(query.text("until"))
+    if since_ns and until_ns and until_ns < since_ns:
+        raise Invalid(f"`since` time ({query.text('since')}) cannot be after `until` time ({query.text('until')})")
+    match = event_body.matcher(query.filters(event_body.ACCEPTED))
+    source = call.engine.events.subscribe(since_ns=since_ns, until_ns=until_ns, match=match)
+    async with aclosing(source):
+        response = await call.stream("application/json")
+        async for event in source:
+            await response.write(encode(event_body.event_json(event)) + b"\n")
+        await response.write_eof()
+    return response
+
+
+async def disk_usage(call: Call) -> web.StreamResponse:
+    wanted = frozenset(call.query.texts("type")) or _DISK_TYPES
+    if not wanted <= _DISK_TYPES:
+        raise Invalid(f"unknown object type: {min(wanted - _DISK_TYPES)[:40]}")
+    usage = await call.engine.system.disk_usage()
+    return json_response(_usage_json(usage, wanted, with_virtual=not call.at_least(1, 44)))
+
+
+def _usage_json(usage: DiskUsage, wanted: frozenset[str], *, with_virtual: bool) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    if "image" in wanted:
+        result["LayersSize"] = usage.layers.layers_bytes
+        result["Images"] = [
+            image_body.summary_json(
+                image,
+                containers=users,
+                shared_bytes=usage.layers.shared_bytes.get(image.id, 0),
+                with_virtual=with_virtual,
+            )
+            for image, users in usage.images
+        ]
+    if "container" in wanted:
+        now = time.time_ns()
+        result["Containers"] = [summary_json(instance, now, (own, all_)) for instance, own, all_ in usage.instances]
+    if "volume" in wanted:
+        result["Volumes"] = [volume_json(volume, (size, users)) for volume, size, users in usage.volumes]
+    if "build-cache" in wanted:
+        result["BuildCache"] = []
+        result["BuilderSize"] = 0
+    return result
+
+
+ROUTES = [
+    Route("GET", "_ping", ping),
+    Route("HEAD", "_ping", ping),
+    Route("GET", "version", version),
+    Route("GET", "info", info),
+    Route("POST", "auth", auth),
+    Route("GET", "events", events, watch=True),
+    Route("GET", "system/df", disk_usage, watch=True),
+]
