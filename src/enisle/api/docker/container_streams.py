@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
@@ -101,7 +101,7 @@ async def logs(call: Call) -> web.StreamResponse:
         return await call.send_all(_in_blocks(source), f"application/vnd.docker.{kind}-stream")
 
 
-async def _log_bytes(call: Call, *, framed: bool, follow: bool) -> AsyncIterator[bytes]:
+async def _log_bytes(call: Call, *, framed: bool, follow: bool) -> AsyncGenerator[bytes, None]:
     """The log's records as the client wants to see them."""
     query = call.query
     timestamps, details = query.flag("timestamps"), query.flag("details")

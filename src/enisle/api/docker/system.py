@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 
@@ -18,6 +19,7 @@ from enisle.api.router import Route
 from enisle.api.times import parse_time, rfc3339
 from enisle.engine.system import DiskUsage
 from enisle.errors import Invalid, NotSupported
+from enisle.model.event import Event
 
 _DISK_TYPES = frozenset({"container", "image", "volume", "build-cache"})
 
@@ -55,7 +57,7 @@ async def events(call: Call) -> web.StreamResponse:
         raise Invalid(f"`since` time ({query.text('since')}) cannot be after `until` time ({query.text('until')})")
     match = event_body.matcher(query.filters(event_body.ACCEPTED))
     source = call.engine.events.subscribe(since_ns=since_ns, until_ns=until_ns, match=match)
-    async with aclosing(source):
+    async with aclosing(cast(AsyncGenerator[Event, None], source)):
         response = await call.stream("application/json")
         async for event in source:
             await response.write(encode(event_body.event_json(event)) + b"\n")
