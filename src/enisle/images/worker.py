@@ -1,0 +1,107 @@
+"""The program of a worker process: takes layer jobs, one at a time, from the socket it inherited.
+
+A line of JSON each way: {"job": {...}, "source": path, "follow": bool} comes in; {"read": bytes} now and then and at
+last {"ok": {...}} or {"error": [kind, message]} go out. With ``follow`` the source is a file that still grows, until
+the line {"end": true}. After an error the process ends, because its reading thread may be stuck.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import select
+import signal
+import socket
+import time
+from typing import Any
+
+from enisle.errors import EnisleError, Exhausted, Kind
+from enisle.images.layer_job import LayerJob, run
+from enisle.linux.syscalls import PR_SET_PDEATHSIG, prctl
+
+_POLL_S = 0.01  # how soon a growing source is looked at again
+_REPORT_S = 0.1
+
+
+class _Growing:
+    """A file that somebody else is writing; its end is the end only after a line on the socket says so."""
+
+    def __init__(self, path: str, control: socket.socket, *, follow: bool) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._control = control
+        self._ended = not follow
+
+    def read(self, size: int, /) -> bytes:
+        while True:
+            ended = self._ended
+            if piece := os.read(self._fd, size):
+                return piece
+            if ended:
+                return b""
+            if select.select([self._control], [], [], _POLL_S)[0]:
+                if not self._control.recv(4096):
+                    os._exit(1)
+                self._ended = True
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def main(fd: int) -> None:
+    """Serve jobs until the other side closes the socket."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-c in a terminal is for the daemon, which will end us
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    control = socket.socket(fileno=fd)
+    while request := _receive(control):
+        try:
+            result = _serve(request, control)
+        except Exception as error:  # goes to the parent, whatever it is
+            _send(control, {"error": explain(error)})
+            os._exit(1)
+        _send(control, {"ok": result})
+
+
+def _serve(request: dict[str, Any], control: socket.socket) -> dict[str, Any]:
+    reported = time.monotonic()
+
+    def on_read(size: int) -> None:
+        nonlocal reported
+        now = time.monotonic()
+        if now - reported >= _REPORT_S:
+            reported = now
+            _send(control, {"read": size})
+
+    source = _Growing(request["source"], control, follow=request["follow"])
+    try:
+        return dataclasses.asdict(run(LayerJob(**request["job"]), source, on_read))
+    finally:
+        source.close()
+
+
+def explain(error: Exception) -> tuple[str, str]:
+    """Kind and message of a failure, for the wire."""
+    if isinstance(error, EnisleError):
+        return error.kind.value, str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        full = Exhausted(
+            "the image store is full: no space left on device.", remedy="Remove images or enlarge the disk."
+        )
+        return full.kind.value, str(full)
+    return Kind.INTERNAL.value, f"unpacking a layer failed: {type(error).__name__}: {error}"
+
+
+def _receive(control: socket.socket) -> dict[str, Any] | None:
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        piece = control.recv(1 << 16)
+        if not piece:
+            return None
+        line += piece
+    request: dict[str, Any] = json.loads(line.split(b"\n", 1)[0])
+    return request
+
+
+def _send(control: socket.socket, message: dict[str, Any]) -> None:
+    control.sendall(json.dumps(message).encode() + b"\n")
