@@ -12,7 +12,7 @@ from typing import Any
 
 from enisle.contracts import Driver, HostCapability, ImageStore, NetworkProvider, StateStore
 from enisle.engine.events import Events
-from enisle.engine.slots import Slots
+from enisle.engine.slots import Slot, Slots
 from enisle.engine.volumes import Volumes
 from enisle.errors import Invalid, NotFound
 from enisle.model.ids import is_id_prefix
@@ -61,6 +61,7 @@ class Core:
     events: Events
     volumes: Volumes
     slots: Slots
+    start_again: Callable[[Core, Slot, int], Awaitable[None]]  # what supervision calls, with the restart count
     image_claims: Counter[str] = field(default_factory=Counter)  # images of instances that are being created
     image_lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # look up and claim, or check and remove
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)

@@ -2,29 +2,71 @@
 
 from __future__ import annotations
 
-from enisle.contracts import Connection
-from enisle.model.ids import ExecId
+import time
+from dataclasses import replace
+
+from enisle.contracts import Connection, Running
+from enisle.engine.announce import announce
+from enisle.engine.core import Core
+from enisle.engine.early import close_connections
+from enisle.engine.slots import Slot
+from enisle.engine.supervision import exec_ended
+from enisle.errors import Conflict, EnisleError, Invalid, NotFound, StartFailed
+from enisle.model.ids import ExecId, new_id
+from enisle.model.instance import Status
 from enisle.model.process import Exec, ExecSpec
 
 
 class Execs:
     """Sessions live in memory; those that run are learnt again from the keepers after a restart of enisled."""
 
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._slots: dict[str, Slot] = {}
+
     async def create(self, ref: str, spec: ExecSpec) -> ExecId:
         """Conflict: "Container X is not running" (or is paused)."""
-        raise NotImplementedError
+        slot = self._core.slots.find(ref)
+        _check_running(slot)
+        if not spec.command or not spec.command[0]:
+            raise Invalid("No exec command specified")
+        session = Exec(id=ExecId(new_id()), instance=slot.record.id, spec=spec, created_at=time.time_ns())
+        self.adopt(slot, session)
+        announce(self._core, slot.record, f"exec_create: {' '.join(spec.command)}", execID=session.id)
+        return session.id
+
+    def adopt(self, slot: Slot, session: Exec) -> None:
+        """Take in a session; those long ended are forgotten on the way."""
+        slot.execs[session.id] = session
+        self._slots[session.id] = slot
+        if len(self._slots) > 64 and len(self._slots) > 2 * sum(len(each.execs) for each in self._core.slots):
+            self._slots = {key: kept for key, kept in self._slots.items() if key in kept.execs and not kept.removed}
 
     def get(self, exec_id: str) -> Exec:
         """NotFound: "No such exec instance: …"."""
-        raise NotImplementedError
+        slot = self._slots.get(exec_id)
+        session = slot.execs.get(exec_id) if slot is not None else None
+        if slot is None or session is None or slot.removed:
+            raise NotFound(f"No such exec instance: {exec_id}")
+        return session
 
     def of(self, instance_id: str) -> list[str]:
         """The ids of an instance's sessions (inspect's ExecIDs)."""
-        raise NotImplementedError
+        return list(self._core.slots.find(instance_id).execs)
 
     async def check_start(self, exec_id: str) -> Exec:
         """Raise what start would before the command is tried (NotFound, Conflict), for use before a response head."""
-        raise NotImplementedError
+        self._startable(exec_id)
+        return self.get(exec_id)
+
+    def _startable(self, exec_id: str) -> tuple[Slot, Exec, Running]:
+        session = self.get(exec_id)
+        slot = self._slots[exec_id]
+        if session.exit_code is not None:
+            raise Conflict(f"exec command {exec_id} has already run")
+        if session.running:
+            raise Conflict(f"exec command {exec_id} is already running")
+        return slot, session, _check_running(slot)
 
     async def start(
         self, exec_id: str, connection: Connection | None, *, console_size: tuple[int, int] = (0, 0)
@@ -32,11 +74,46 @@ class Execs:
         """Start it; None: detached. The engine owns (and closes) ``connection.fd`` from the call on, also when this
         raises. StartFailed (exit_code 126, 127): nothing was written to the connection, which is still open while
         the error travels only if the caller kept a duplicate."""
-        raise NotImplementedError
+        try:
+            slot, session, running = self._startable(exec_id)
+            if console_size != (0, 0):
+                session = replace(session, spec=replace(session.spec, console_size=console_size))
+            slot.execs[exec_id] = replace(session, running=True)
+            announce(self._core, slot.record, f"exec_start: {' '.join(session.spec.command)}", execID=exec_id)
+            try:
+                pid = await running.exec(exec_id, session.spec, slot.record, connection)
+            except EnisleError as error:
+                exec_ended(self._core, slot, exec_id, error.exit_code if isinstance(error, StartFailed) else 126)
+                raise
+            except BaseException:
+                slot.execs[exec_id] = session
+                raise
+            if slot.execs[exec_id].running:
+                slot.execs[exec_id] = replace(slot.execs[exec_id], pid=pid)
+        finally:
+            if connection is not None:
+                close_connections([connection])
 
     async def resize(self, exec_id: str, rows: int, columns: int) -> None:
-        raise NotImplementedError
+        session = self.get(exec_id)
+        if not session.running:
+            raise Conflict(f"exec process {exec_id} is not running")
+        await _check_running(self._slots[exec_id]).resize(rows, columns, exec_id)
 
     async def wait(self, exec_id: str) -> int:
         """Its exit code, once it has ended."""
-        raise NotImplementedError
+        session = self.get(exec_id)
+        if session.exit_code is not None:
+            return session.exit_code
+        return await _check_running(self._slots[exec_id]).wait_exec(exec_id)
+
+
+def _check_running(slot: Slot) -> Running:
+    """The running instance, or Conflict in Docker's wording."""
+    if slot.status is Status.PAUSED:
+        raise Conflict(f"Container {slot.id} is paused, unpause the container before exec")
+    if slot.status is Status.RESTARTING:
+        raise Conflict(f"Container {slot.id} is restarting, wait until the container is running")
+    if slot.running is None:
+        raise Conflict(f"Container {slot.id} is not running")
+    return slot.running

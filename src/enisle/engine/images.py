@@ -6,41 +6,93 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from enisle.contracts import LayerUse, Progress, RegistryAuth, Removed
+from enisle.engine.core import Core
+from enisle.errors import Conflict, Invalid
+from enisle.formats.changes import apply_changes
+from enisle.formats.reference import parse_reference
+from enisle.model.event import Event
 from enisle.model.ids import ImageId
 from enisle.model.image import HistoryEntry, Image, ImageConfig, Platform
 
 
 class Images:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._store = core.image_store
+
     async def get(self, reference: str, platform: Platform | None = None) -> Image:
         """NotFound: "No such image: …"."""
-        raise NotImplementedError
+        return await self._store.get(reference, platform)
 
     async def all(self) -> list[Image]:
-        raise NotImplementedError
+        return await self._store.all()
 
     async def pull(
         self, reference: str, *, platform: Platform | None = None, auth: RegistryAuth | None = None, progress: Progress
     ) -> Image:
-        raise NotImplementedError
+        image = await self._store.pull(reference, platform=platform, auth=auth, progress=progress)
+        self._tell("pull", reference, name=reference)
+        return image
 
     async def push(self, reference: str, *, auth: RegistryAuth | None = None, progress: Progress) -> None:
-        raise NotImplementedError
+        await self._store.push(reference, auth=auth, progress=progress)
+        self._tell("push", reference, name=reference)
 
     async def tag(self, source: str, reference: str) -> None:
-        raise NotImplementedError
+        async with self._core.image_lock:
+            image = await self._store.get(source)
+            await self._store.tag(image.id, reference)
+        self._tell("tag", image.id, name=reference)
 
     async def remove(self, reference: str, *, force: bool = False, prune_parents: bool = True) -> list[Removed]:
-        """Docker's rules: a name among several is only untagged; Conflict when an instance uses the image."""
-        raise NotImplementedError
+        """Docker's rules: a name among several is only untagged; Conflict when an instance uses the image.
+
+        With ``force`` an image that ended instances use loses its names; its content stays until they are removed.
+        """
+        async with self._core.image_lock:
+            image = await self._store.get(reference)
+            name = name_of(image, reference)
+            if name and len(image.repo_tags) + len(image.repo_digests) > _names_that_go_with(image, name):
+                removed = await self._store.untag(name)
+            else:
+                removed = await self._remove_whole(image, reference, name, force=force, prune_parents=prune_parents)
+        for step in removed:
+            self._tell("untag" if step.untagged else "delete", image.id, name=step.untagged or step.deleted)
+        return removed
+
+    async def _remove_whole(
+        self, image: Image, reference: str, name: str, *, force: bool, prune_parents: bool
+    ) -> list[Removed]:
+        short = image.id.partition(":")[2][:12]
+        if not name and len({tag.rpartition(":")[0] for tag in image.repo_tags}) > 1 and not force:
+            raise Conflict(
+                f"conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
+            )
+        users = self._core.slots.of_image(image.id)
+        for slot in users:
+            if slot.alive and (not name or not force):
+                raise Conflict(_in_use(reference, short, slot.id, name=name, running=True))
+        if users and not force:
+            raise Conflict(_in_use(reference, short, users[0].id, name=name, running=False))
+        if self._core.image_claims[image.id] > 0:
+            raise Conflict(
+                f"conflict: unable to delete {short} (cannot be forced) - a container is being created of it"
+            )
+        if users:
+            return [step for tag in image.repo_tags for step in await self._store.untag(tag)]
+        return await self._store.remove(image.id, prune_parents=prune_parents)
 
     async def history(self, reference: str) -> list[tuple[HistoryEntry, str, int, tuple[str, ...]]]:
-        raise NotImplementedError
+        return await self._store.history((await self._store.get(reference)).id)
 
     async def load(self, source: AsyncIterator[bytes], *, progress: Progress) -> list[str]:
-        raise NotImplementedError
+        loaded = await self._store.load(source, progress=progress)
+        for reference in loaded:
+            self._tell("load", reference, name=reference)
+        return loaded
 
     async def save(self, references: Sequence[str]) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        raise NotImplementedError
+        return await self._store.save(references)
 
     async def import_tar(
         self,
@@ -52,18 +104,60 @@ class Images:
         platform: Platform | None = None,
         config: ImageConfig | None = None,
     ) -> ImageId:
-        raise NotImplementedError
+        merged = apply_changes(config or ImageConfig(), changes)
+        image = await self._store.import_tar(
+            source, reference=reference, config=merged, message=message, platform=platform
+        )
+        self._tell("import", image, name=reference)
+        return image
 
     async def bootstrap(self, name: str, *, progress: Progress) -> Image:
-        raise NotImplementedError
+        return await self._store.bootstrap(name, progress=progress)
 
     async def prune(self, match: Callable[[Image], bool], *, dangling_only: bool = True) -> tuple[list[Removed], int]:
         """Remove each unused image that matches (and has no name, if ``dangling_only``); bytes freed."""
-        raise NotImplementedError
+
+        def keep(image: Image) -> bool:
+            used = bool(self._core.slots.of_image(image.id)) or self._core.image_claims[image.id] > 0
+            return used or (dangling_only and bool(image.repo_tags)) or not match(image)
+
+        async with self._core.image_lock:
+            removed, freed = await self._store.prune(keep=keep)
+        self._tell("prune", "", reclaimed=str(freed))
+        return removed, freed
 
     async def usage(self) -> LayerUse:
-        raise NotImplementedError
+        return await self._store.usage()
 
     def used_by(self, image_id: str) -> list[str]:
         """Ids of the instances made from it."""
-        raise NotImplementedError
+        return [slot.id for slot in self._core.slots.of_image(image_id)]
+
+    def _tell(self, action: str, actor: str, **attributes: str) -> None:
+        self._core.events.publish(Event(kind="image", action=action, actor=actor, attributes=attributes))
+
+
+def name_of(image: Image, reference: str) -> str:
+    """The name of the image that the reference spells out; "" when it is an id or the beginning of one. Pure."""
+    try:
+        wanted = parse_reference(reference).or_latest()
+    except Invalid:
+        return ""
+    return next((name for name in (*image.repo_tags, *image.repo_digests) if parse_reference(name) == wanted), "")
+
+
+def _names_that_go_with(image: Image, name: str) -> int:
+    """How many names fall away with this one: digests are no names of their own once the last tag of it goes."""
+    tags = [tag for tag in image.repo_tags if tag != name]
+    return 1 if tags else 1 + len(image.repo_digests)
+
+
+def _in_use(reference: str, short: str, instance_id: str, *, name: str, running: bool) -> str:
+    forced = "cannot be forced" if running else "must force" if name else "must be forced"
+    if name:
+        return (
+            f'conflict: unable to remove repository reference "{reference}" ({forced}) '
+            f"- container {instance_id[:12]} is using its referenced image {short}"
+        )
+    kind = "running" if running else "stopped"
+    return f"conflict: unable to delete {short} ({forced}) - image is being used by {kind} container {instance_id[:12]}"

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from enisle.contracts import Connection, ExitReport, Files
-from enisle.engine.logs import LogRecord
+from enisle.contracts import Connection, ExitReport, Files, Running
+from enisle.engine import committing, launch, stopping
+from enisle.engine.announce import announce
+from enisle.engine.core import Core
+from enisle.engine.create import create
+from enisle.engine.early import close_connections
+from enisle.engine.logs import LogRecord, read_log
+from enisle.engine.slots import Slot
+from enisle.errors import Conflict, EnisleError, Invalid, NotFound, NotSupported
 from enisle.model.ids import ImageId
 from enisle.model.image import ImageConfig
-from enisle.model.instance import Instance, InstanceSpec, RestartPolicy
+from enisle.model.instance import Instance, InstanceSpec, RestartPolicy, Status
 from enisle.model.resources import Resources
+
+_CONDITIONS = ("not-running", "next-exit", "removed")
 
 
 class Instances:
@@ -20,75 +34,122 @@ class Instances:
     Raises NotFound ("No such container: …") for a ``ref`` that names none, Invalid when a prefix fits several.
     """
 
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
     async def create(self, spec: InstanceSpec, *, name: str | None, warnings: list[str]) -> Instance:
         """Make an instance that is not started yet; ``warnings`` grows by what could not be honoured.
 
         ``spec.image_id`` may be "": the image is looked up, and the spec is completed from it. ``spec.isolation`` is
         decided here from ``spec.runtime``. NotFound: no such image; Conflict: the name is in use.
         """
-        raise NotImplementedError
+        return await create(self._core, spec, name=name, warnings=warnings)
 
     async def get(self, ref: str) -> Instance:
         """The record as it is now."""
-        raise NotImplementedError
+        return self._core.slots.find(ref).record
 
     def all(self) -> list[Instance]:
         """All instances, the newest first."""
-        raise NotImplementedError
+        return self._core.slots.newest_first()
+
+    def directory(self, instance_id: str) -> Path:
+        """Where its files and logs are on this host."""
+        return self._core.directory(instance_id)
 
     async def start(self, ref: str, *, detach_keys: str = "") -> None:
         """Start a created or ended instance. NotModified when it runs, StartFailed (exit_code 126, 127, 128)."""
-        raise NotImplementedError
+        await launch.start(self._core, self._core.slots.find(ref))
 
     async def stop(self, ref: str, *, timeout_s: int | None = None, signal: str = "") -> None:
         """Send the stop signal, after ``timeout_s`` (None: the instance's own; negative: never) SIGKILL; wait.
 
         NotModified when it does not run.
         """
-        raise NotImplementedError
+        await stopping.stop(self._core, self._core.slots.find(ref), timeout_s=timeout_s, signal=signal)
 
     async def restart(self, ref: str, *, timeout_s: int | None = None, signal: str = "") -> None:
         """Stop it if it runs, then start it."""
-        raise NotImplementedError
+        await stopping.restart(self._core, self._core.slots.find(ref), timeout_s=timeout_s, signal=signal)
 
     async def kill(self, ref: str, signal: str = "") -> None:
         """Send a signal ("KILL", "SIGHUP", "9"; "": KILL). Conflict when it does not run, Invalid: no such signal."""
-        raise NotImplementedError
+        await stopping.kill(self._core, self._core.slots.find(ref), signal)
 
     async def pause(self, ref: str) -> None:
-        raise NotImplementedError
+        await stopping.pause(self._core, self._core.slots.find(ref))
 
     async def unpause(self, ref: str) -> None:
-        raise NotImplementedError
+        await stopping.unpause(self._core, self._core.slots.find(ref))
 
     async def rename(self, ref: str, name: str) -> None:
-        raise NotImplementedError
+        """Invalid: no name, or the present one; Conflict: it is in use."""
+        slot = self._core.slots.find(ref)
+        async with slot.lock:
+            old = slot.record.name
+            if not name.strip("/"):
+                raise Invalid("Neither old nor new names may be empty")
+            if name.removeprefix("/") == old:
+                raise Invalid("Renaming a container with the same name as its current name")
+            new = self._core.slots.claim_name(name, slot.id)
+            await self._core.slots.rename(slot, new)
+            announce(self._core, slot.record, "rename", oldName=f"/{old}")
 
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False, link: bool = False) -> None:
         """Remove it: ``force`` kills it first; ``volumes`` takes its anonymous volumes along. Conflict: it runs."""
-        raise NotImplementedError
+        if link:
+            raise NotSupported("removing a link is not supported", remedy="Remove the container instead.")
+        await stopping.remove(self._core, self._core.slots.find(ref), force=force, volumes=volumes)
 
     async def update(self, ref: str, *, resources: Resources | None, restart: RestartPolicy | None) -> list[str]:
         """Change limits (the complete new set) or the restart policy, running or not; warnings."""
-        raise NotImplementedError
+        slot = self._core.slots.find(ref)
+        async with slot.lock:
+            if slot.removed or slot.status is Status.REMOVING:
+                raise Conflict(
+                    f"Cannot update container {slot.id}: container is marked for removal and cannot be updated"
+                )
+            spec = slot.record.spec
+            if restart is not None and spec.auto_remove and restart.kind != "no":
+                raise Invalid("Restart policy cannot be updated because AutoRemove is enabled for the container")
+            spec = replace(spec, resources=resources or spec.resources, restart=restart or spec.restart)
+            warnings = self._core.driver(spec).check(spec)
+            if slot.running is not None and resources is not None:
+                await slot.running.update(spec)
+            await self._core.slots.change(slot, spec=spec)
+        announce(self._core, slot.record, "update")
+        return warnings
 
     async def prepare_wait(self, ref: str, condition: str = "not-running") -> Awaitable[ExitReport]:
         """Register for "not-running", "next-exit" or "removed" now; await the result for the end."""
-        raise NotImplementedError
+        if condition not in _CONDITIONS:
+            raise Invalid(f'invalid condition: "{condition}"')
+        slot = self._core.slots.find(ref)
+        future = slot.add_waiter(condition)
+        if condition == "not-running" and not slot.alive:
+            future.set_result(slot.report())
+        return future
 
     async def wait(self, ref: str, condition: str = "not-running") -> ExitReport:
         return await (await self.prepare_wait(ref, condition))
 
     async def resize(self, ref: str, rows: int, columns: int) -> None:
-        raise NotImplementedError
+        await self._running(self._core.slots.find(ref)).resize(rows, columns)
 
     async def top(self, ref: str, ps_args: str = "") -> tuple[list[str], list[list[str]]]:
         """Titles and processes as ps(1) prints them. Conflict when it does not run."""
-        raise NotImplementedError
+        slot = self._core.slots.find(ref)
+        if slot.status is Status.RESTARTING:
+            raise Conflict(f"Container {slot.id} is restarting, wait until the container is running")
+        return await self._running(slot).top(ps_args)
 
     async def stats(self, ref: str) -> dict[str, Any]:
         """One reading, fields as of wire.keeper.Stats; all zeros when it does not run."""
-        raise NotImplementedError
+        slot = self._core.slots.find(ref)
+        if slot.running is not None:
+            with contextlib.suppress(EnisleError):
+                return await slot.running.stats()
+        return no_stats()
 
     async def attach(self, ref: str, connection: Connection, *, logs: bool = False) -> None:
         """Hand a client's connection to the instance. The engine owns (and closes) ``connection.fd`` from the call on,
@@ -97,13 +158,35 @@ class Instances:
         A running instance gets it at once; one that does not run when it starts, before its first byte of output;
         the call does not wait for that. ``logs`` replays what was logged so far first.
         """
-        raise NotImplementedError
+        try:
+            slot = self._attachable(ref)
+        except EnisleError:
+            close_connections([connection])
+            raise
+        if slot.running is None:
+            slot.early.add(connection)
+        else:
+            try:
+                await slot.running.attach(connection, logs=logs)
+            finally:
+                close_connections([connection])
+        announce(self._core, slot.record, "attach")
 
     async def check_attach(self, ref: str) -> Instance:
         """Raise what attach would (NotFound, Conflict when paused, ...), before a response head is written."""
-        raise NotImplementedError
+        return self._attachable(ref).record
 
-    def logs(
+    def _attachable(self, ref: str) -> Slot:
+        slot = self._core.slots.find(ref)
+        if slot.status is Status.PAUSED:
+            raise Conflict(f"container {ref} is paused, unpause the container before attach")
+        if slot.status is Status.RESTARTING:
+            raise Conflict(f"container {ref} is restarting, wait until the container is running")
+        if slot.status in (Status.REMOVING, Status.DEAD):
+            raise Conflict(f"container {ref} is marked for removal and cannot be attached to")
+        return slot
+
+    async def logs(
         self,
         ref: str,
         *,
@@ -118,11 +201,41 @@ class Instances:
 
         NotSupported when no log is kept; errors are raised by the first step.
         """
-        raise NotImplementedError
+        slot = self._core.slots.find(ref)
+        path = launch.log_path(self._core, slot.record)
+        if path is None:
+            raise NotSupported("configured logging driver does not support reading")
+        follow = follow and slot.running is not None and not 0 < until_ns <= time.time_ns()
+        async for record in read_log(
+            path,
+            stdout=stdout,
+            stderr=stderr,
+            since_ns=since_ns,
+            until_ns=until_ns,
+            tail=tail,
+            changes=self._core.watch_directory(path.parent) if follow else None,
+            ended=self._end_of(slot, until_ns) if follow else None,
+        ):
+            yield record
 
-    def files(self, ref: str) -> AbstractAsyncContextManager[Files]:
+    async def _end_of(self, slot: Slot, until_ns: int) -> None:
+        """Return when a follower has nothing more to expect."""
+        ended: asyncio.Future[ExitReport] = slot.add_waiter("not-running")
+        if not slot.alive:
+            return
+        timeout_s = max(0.0, (until_ns - time.time_ns()) / 1e9) if until_ns else None
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ended, timeout_s)
+
+    @asynccontextmanager
+    async def files(self, ref: str) -> AsyncIterator[Files]:
         """The file system of the instance, running or not, for cp, export and diff."""
-        raise NotImplementedError
+        slot = self._core.slots.find(ref)
+        if slot.status in (Status.REMOVING, Status.DEAD):
+            raise Conflict(f"container {ref} is marked for removal")
+        base = await launch.base_launch(self._core, slot.record)
+        async with self._core.driver(slot.record).files(base, slot.running) as files:
+            yield files
 
     async def commit(
         self,
@@ -137,12 +250,53 @@ class Instances:
     ) -> ImageId:
         """An image of what the instance has written. ``config`` None: the instance's own; ``changes``: Dockerfile lines
         applied to it (CMD, ENV, LABEL, ...)."""
-        raise NotImplementedError
+        return await committing.commit(
+            self._core,
+            self._core.slots.find(ref),
+            reference=reference,
+            config=config,
+            changes=changes,
+            author=author,
+            message=message,
+            pause=pause,
+        )
 
     async def prune(self, match: Callable[[Instance], bool]) -> tuple[list[str], int]:
         """Remove each instance that does not run and matches; ids and the bytes freed."""
-        raise NotImplementedError
+        ids, freed = [], 0
+        for record in self.all():
+            if record.state.status not in (Status.CREATED, Status.EXITED, Status.DEAD) or not match(record):
+                continue
+            try:
+                size, _root = await self.size(record.id)
+                await self.remove(record.id)
+            except (NotFound, Conflict):
+                continue  # somebody started or removed it
+            ids.append(str(record.id))
+            freed += size
+        return ids, freed
 
     async def size(self, ref: str) -> tuple[int, int]:
         """Bytes of the writable layer, bytes of the whole root file system."""
-        raise NotImplementedError
+        record = self._core.slots.find(ref).record
+        written = await self._core.driver(record).disk_usage(self._core.directory(record.id))
+        try:
+            image = await self._core.image_store.get(record.spec.image_id)
+        except NotFound:
+            return written, written
+        return written, written + image.size_bytes
+
+    def _running(self, slot: Slot) -> Running:
+        if slot.running is None:
+            raise Conflict(f"Container {slot.id} is not running")
+        return slot.running
+
+
+def no_stats() -> dict[str, Any]:
+    """The reading of an instance that does not run, with the fields of the keepers' protocol."""
+    counts = (
+        "cpu_total_ns cpu_user_ns cpu_system_ns throttled_periods periods throttled_ns memory_bytes memory_max_bytes "
+        "memory_limit_bytes pids pids_limit block_read_bytes block_write_bytes"
+    ).split()
+    empty: dict[str, Any] = {"cpu_percpu_ns": [], "memory_stats": {}, "block_io": [], "nics": {}}
+    return {"read_at": time.time_ns(), **dict.fromkeys(counts, 0), **empty}

@@ -1,18 +1,133 @@
-"""Reading an instance's log."""
+"""Reading an instance's log, to its end or on and on."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AbstractContextManager, ExitStack, suppress
+from pathlib import Path
+
+from enisle.engine.logfile import LogRecord, Segment, parse, segments, tail_start
+
+__all__ = ["LogRecord", "read_log"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LogRecord:
-    """A line (or, where a line was longer than the keeper's buffer, a part of one without its newline).
+async def read_log(
+    path: Path,
+    *,
+    stdout: bool = True,
+    stderr: bool = True,
+    since_ns: int = 0,
+    until_ns: int = 0,
+    tail: int | None = None,
+    changes: AbstractContextManager[asyncio.Event] | None = None,
+    ended: Awaitable[object] | None = None,
+) -> AsyncIterator[LogRecord]:
+    """The records, oldest first. With ``changes`` and ``ended`` it goes on until ``ended`` is done."""
+    wanted = {stream for stream, asked in ((1, stdout), (2, stderr)) if asked}
+    with ExitStack() as stack:
+        event = stack.enter_context(changes) if changes is not None else None
+        end = asyncio.ensure_future(ended) if ended is not None else None
+        if end is not None:
+            stack.callback(end.cancel)
+        async for line in _lines(path, tail, event, end):
+            record = parse(line)
+            if record is None or record.time_ns < since_ns:
+                continue
+            if until_ns and record.time_ns > until_ns:
+                return
+            if record.stream in wanted:
+                yield record
 
-    ``stream``: 1 stdout, 2 stderr. ``time_ns`` since the epoch. ``data`` ends in a newline unless it is a part.
-    """
 
-    stream: int
-    time_ns: int
-    data: bytes
-    attributes: dict[str, str] = field(default_factory=dict)
+async def _lines(
+    path: Path, tail: int | None, event: asyncio.Event | None, end: asyncio.Future[object] | None
+) -> AsyncIterator[bytes]:
+    """All lines from the tail on; after the newest file's end, those to come."""
+    index, offset = 0, 0
+    paths = segments(path)
+    if tail is not None:
+        index, offset = tail_start(paths, tail) if tail > 0 else _at_end(paths)
+    position: Path | None = paths[index]
+    while position is not None:
+        try:
+            segment = Segment(position)
+        except FileNotFoundError:
+            if not await _wait(event, end):
+                return
+            position = path
+            continue
+        with segment:
+            skip = -min(offset, 0)
+            segment.seek(max(offset, 0))
+            offset = 0
+            async for line in _follow(segment, path, event, end):
+                if skip:
+                    skip -= 1
+                else:
+                    yield line
+            position = _next(segment, path)
+
+
+def _at_end(paths: list[Path]) -> tuple[int, int]:
+    with suppress(FileNotFoundError):
+        return len(paths) - 1, paths[-1].stat().st_size
+    return len(paths) - 1, 0
+
+
+async def _follow(
+    segment: Segment, path: Path, event: asyncio.Event | None, end: asyncio.Future[object] | None
+) -> AsyncIterator[bytes]:
+    """The lines of one file; of the newest one also those to come, until it is rotated away or the end."""
+    last_pass = False
+    while True:
+        if event is not None:
+            event.clear()
+        while (lines := segment.lines()) is not None:
+            for line in lines:
+                yield line
+            await asyncio.sleep(0)  # a long log must not keep others waiting
+        if last_pass or not _is_newest(segment, path):
+            # What was written between our last read and the rotation was read by now, or is in this pass.
+            if last_pass:
+                return
+            last_pass = True
+        elif not await _wait(event, end):
+            last_pass = True
+
+
+async def _wait(event: asyncio.Event | None, end: asyncio.Future[object] | None) -> bool:
+    """Wait for a change; False when nothing more is to come."""
+    if event is None or end is None or end.done():
+        return False
+    change: asyncio.Future[object] = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait((change, end), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        change.cancel()
+    return not end.done()
+
+
+def _is_newest(segment: Segment, path: Path) -> bool:
+    try:
+        facts = path.stat()
+    except FileNotFoundError:
+        return False
+    return (facts.st_dev, facts.st_ino) == segment.inode
+
+
+def _next(segment: Segment, path: Path) -> Path | None:
+    """The file that follows this one, which may have been renamed meanwhile; None after the newest."""
+    paths = segments(path)
+    for index, each in enumerate(paths):
+        try:
+            facts = each.stat()
+        except FileNotFoundError:
+            continue
+        if (facts.st_dev, facts.st_ino) == segment.inode:
+            return paths[index + 1] if index + 1 < len(paths) else None
+    # Rotated out, or packed meanwhile: go on with the file of the next higher place.
+    names = [each.name.removesuffix(".gz") for each in paths]
+    name = segment.path.name.removesuffix(".gz")
+    at = names.index(name) + 1 if name in names else 0
+    return paths[at] if at < len(paths) else None

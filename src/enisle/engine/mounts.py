@@ -19,8 +19,8 @@ _TMPFS_DEFAULTS = ("noexec", "nosuid", "nodev")
 _OPPOSITES = {"exec": "noexec", "suid": "nosuid", "dev": "nodev", "rw": "ro", "atime": "noatime"}
 _PROPAGATIONS = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
 
-Claim = Callable[[str], None]
-"""Called with each volume's name before it is relied upon."""
+Claim = Callable[[str, bool], None]
+"""Called with each volume's name before it is relied upon, and whether it was made for this instance alone."""
 
 
 def gather(spec: InstanceSpec, slots: Slots) -> tuple[Mount, ...]:
@@ -109,14 +109,15 @@ async def resolve(
 
 async def _volume(mount: Mount, volumes: Volumes, claim: Claim, default_driver: str) -> Volume:
     if mount.source:
-        claim(mount.source)
+        claim(mount.source, False)
     volume = await volumes.create(
         mount.source,
         driver=mount.volume_driver or default_driver or "local",
         options=mount.volume_options,
         labels=mount.volume_labels,
     )
-    claim(volume.name)
+    if not mount.source:
+        claim(volume.name, True)
     return volume
 
 

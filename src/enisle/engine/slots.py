@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from enisle.contracts import Connection, ExitReport, Running, StateStore
+from enisle.contracts import ExitReport, Running
+from enisle.engine.early import EarlyClients
+from enisle.engine.journal import Journal
 from enisle.errors import Conflict, Invalid, NotFound
 from enisle.formats.records import encode
 from enisle.model.ids import check_name, is_id_prefix, new_name
@@ -32,7 +34,7 @@ class Slot:
     supervisor: asyncio.Task[Any] | None = None
     restart_timer: asyncio.Task[Any] | None = None
     health: asyncio.Task[Any] | None = None
-    early: list[Connection] = field(default_factory=list)  # clients that attached before the start
+    early: EarlyClients = field(default_factory=EarlyClients)
     waiters: list[tuple[str, asyncio.Future[ExitReport]]] = field(default_factory=list)
     execs: dict[str, Exec] = field(default_factory=dict)
     restarting: bool = False  # a restart asked for by the user: neither policy nor auto-remove apply to its exit
@@ -81,8 +83,8 @@ class Slot:
 class Slots:
     """All instances. What is found is found without I/O; what is changed is in the store when the call returns."""
 
-    def __init__(self, store: StateStore) -> None:
-        self._store = store
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
         self._by_id: dict[str, Slot] = {}  # oldest first
         self._by_name: dict[str, str] = {}
         self._ids: list[str] = []  # sorted
@@ -160,26 +162,34 @@ class Slots:
 
     async def add(self, record: Instance) -> Slot:
         """Store a new record; it can be found from then on."""
-        await self._store.commit({PREFIX + record.id: encode(record)})
+        await self._journal.note(PREFIX + record.id, encode(record))
         return self.adopt(record)
 
-    async def change(self, slot: Slot, **fields: Any) -> None:
-        """Change fields of a record: at once in memory, and in the store when the call returns."""
+    def change(self, slot: Slot, **fields: Any) -> asyncio.Future[None]:
+        """Change fields of a record, at once in memory; await the result where it must be in the store."""
         slot.record = replace(slot.record, **fields)
-        await self.save(slot)
+        return self._save(slot)
 
-    async def change_state(self, slot: Slot, **fields: Any) -> None:
+    def change_state(self, slot: Slot, **fields: Any) -> asyncio.Future[None]:
         """Change fields of a record's state, as ``change`` does."""
         state: InstanceState = replace(slot.record.state, **fields)
-        await self.change(slot, state=state)
+        return self.change(slot, state=state)
 
-    async def save(self, slot: Slot) -> None:
-        if not slot.removed:
-            await self._store.commit({PREFIX + slot.id: encode(slot.record)})
+    def rename(self, slot: Slot, name: str) -> asyncio.Future[None]:
+        """Give an instance a name that was claimed for it; the old one is free from then on."""
+        self.release_name(slot.record.name, slot.id)
+        return self.change(slot, name=name)
+
+    def _save(self, slot: Slot) -> asyncio.Future[None]:
+        if slot.removed:
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            done.set_result(None)
+            return done
+        return self._journal.note(PREFIX + slot.id, encode(slot.record))
 
     async def discard(self, slot: Slot) -> None:
         """Forget an instance, in the store first."""
-        await self._store.commit({}, deletes=[PREFIX + slot.id])
+        await self._journal.note(PREFIX + slot.id, None)
         slot.removed = True
         self._by_id.pop(slot.id, None)
         self.release_name(slot.record.name, slot.id)

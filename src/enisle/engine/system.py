@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import platform
+from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import enisle
 from enisle.contracts import HostCapability, LayerUse
+from enisle.engine.core import Core
+from enisle.engine.volumes import Volumes
+from enisle.errors import NotFound
+from enisle.model.ids import new_id
 from enisle.model.image import Image
-from enisle.model.instance import Instance
+from enisle.model.instance import Instance, Status
 from enisle.model.volume import Volume
 
 
@@ -22,6 +32,10 @@ class DiskUsage:
 
 
 class System:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._id = ""
+
     async def info(self) -> dict[str, Any]:
         """Facts: id, name, containers, running, paused, stopped, images, kernel_version, operating_system, os_version,
         architecture, cpus, memory_bytes, data_root, driver ("overlay2"), cgroup_driver, cgroup_version ("1"|"2"),
@@ -29,14 +43,114 @@ class System:
         debug, insecure_registries (list), live_restore (True), fds, goroutines (tasks), event_listeners, swap_limit,
         memory_limit, pids_limit, cpu_cfs, cpu_shares, cpuset, ipv4_forwarding, security_options (list), init_binary.
         """
-        raise NotImplementedError
+        core = self._core
+        counts = Counter(slot.status for slot in core.slots)
+        running, paused = counts[Status.RUNNING] + counts[Status.RESTARTING], counts[Status.PAUSED]
+        facts: dict[str, Any] = {
+            "id": self.host_id(),
+            "name": platform.node(),
+            "containers": len(core.slots),
+            "running": running,
+            "paused": paused,
+            "stopped": len(core.slots) - running - paused,
+            "images": len(await core.image_store.all()),
+            "kernel_version": platform.release(),
+            "architecture": platform.machine(),
+            "cpus": os.cpu_count() or 1,
+            "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+            "data_root": str(core.settings.data_root),
+            "driver": "overlay2",
+            "cgroup_driver": "cgroupfs",
+            "cgroup_version": "1",
+            "runtimes": ["enisle", *(["vm"] if len(core.drivers) > 1 else [])],
+            "default_runtime": "enisle",
+            "walls": {isolation.value: {} for isolation in core.drivers},
+            "warnings": [],
+            "debug": core.settings.debug,
+            "insecure_registries": list(core.settings.insecure_registries),
+            "live_restore": True,
+            "fds": len(os.listdir("/proc/self/fd")),
+            "goroutines": len(asyncio.all_tasks()),
+            "event_listeners": core.events.listeners,
+            "memory_limit": True,
+            "swap_limit": True,
+            "pids_limit": True,
+            "cpu_cfs": True,
+            "cpu_shares": True,
+            "cpuset": True,
+            "ipv4_forwarding": _reads_one("/proc/sys/net/ipv4/ip_forward"),
+            "security_options": ["name=seccomp,profile=builtin"],
+            "init_binary": "enisle-init",
+            **_os_release(),
+        }
+        return facts | await core.settings.facts()
+
+    def host_id(self) -> str:
+        """A stable id of this engine, made on first use."""
+        if not self._id:
+            path = self._core.settings.data_root / "engine-id"
+            try:
+                self._id = path.read_text().strip()
+            except OSError:
+                self._id = new_id()
+                path.write_text(self._id + "\n")
+        return self._id
 
     def version(self) -> dict[str, Any]:
         """version, git_commit, build_time, python, os, arch, kernel_version."""
-        raise NotImplementedError
+        return {
+            "version": getattr(enisle, "__version__", "0.1.0"),
+            "git_commit": "",
+            "build_time": "",
+            "python": platform.python_version(),
+            "os": "linux",
+            "arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()),
+            "kernel_version": platform.release(),
+        }
 
     async def disk_usage(self) -> DiskUsage:
-        raise NotImplementedError
+        """Sizes of everything; reads the whole of each writable layer and volume."""
+        core = self._core
+        instances = []
+        sizes = {image.id: image.size_bytes for image in await core.image_store.all()}
+        for record in core.slots.newest_first():
+            try:
+                written = await core.driver(record).disk_usage(core.directory(record.id))
+            except FileNotFoundError:
+                continue
+            instances.append((record, written, written + sizes.get(record.spec.image_id, 0)))
+        return DiskUsage(
+            layers=await core.image_store.usage(),
+            images=[(image, len(core.slots.of_image(image.id))) for image in await core.image_store.all()],
+            instances=instances,
+            volumes=await _volumes(core.volumes),
+        )
 
     async def doctor(self) -> list[HostCapability]:
-        raise NotImplementedError
+        return await self._core.settings.doctor()
+
+
+async def _volumes(volumes: Volumes) -> list[tuple[Volume, int, int]]:
+    found = []
+    for volume in volumes.all():
+        try:
+            found.append((volume, await volumes.size(volume.name), len(volumes.in_use_by(volume.name))))
+        except NotFound:
+            continue
+    return found
+
+
+def _os_release() -> dict[str, str]:
+    """os-release(5)'s PRETTY_NAME and VERSION_ID."""
+    try:
+        values = platform.freedesktop_os_release()
+    except OSError:
+        values = {}
+    return {"operating_system": values.get("PRETTY_NAME", "Linux"), "os_version": values.get("VERSION_ID", "")}
+
+
+def _reads_one(path: str) -> bool:
+    try:
+        return Path(path).read_text().strip() == "1"
+    except OSError:
+        return False

@@ -1,0 +1,31 @@
+"""Events about instances, as Docker's clients expect them."""
+
+from __future__ import annotations
+
+from enisle.engine.core import Core
+from enisle.model.event import Event
+from enisle.model.instance import Endpoint, Instance
+
+
+def announce(core: Core, record: Instance, action: str, **attributes: str) -> None:
+    """Publish what happened to an instance, with its labels, image and name."""
+    core.events.publish(
+        Event(
+            kind="container",
+            action=action,
+            actor=record.id,
+            attributes={**record.spec.labels, "image": record.spec.image, "name": record.name, **attributes},
+        )
+    )
+
+
+def announce_network(core: Core, endpoint: Endpoint, action: str, instance_id: str) -> None:
+    """Publish that an instance was connected to, or disconnected from, a network."""
+    core.events.publish(
+        Event(
+            kind="network",
+            action=action,
+            actor=endpoint.network_id,
+            attributes={"container": instance_id, "name": endpoint.network, "type": "bridge"},
+        )
+    )

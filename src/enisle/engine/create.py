@@ -1,0 +1,137 @@
+"""The use case "create": check, claim the name, make the directory, commit the record."""
+
+from __future__ import annotations
+
+import socket
+import time
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from enisle.engine.addressing import complete_networks, exposed
+from enisle.engine.announce import announce
+from enisle.engine.completion import complete
+from enisle.engine.core import Core, isolation_of
+from enisle.engine.etc import split_extra_host
+from enisle.engine.launch import base_launch
+from enisle.engine.mounts import gather, resolve
+from enisle.engine.removal import delete_directory
+from enisle.engine.signals import signal_number
+from enisle.errors import Invalid
+from enisle.formats.records import encode
+from enisle.model.ids import InstanceId, new_id
+from enisle.model.image import Image, Platform
+from enisle.model.instance import Instance, InstanceSpec, RestartKind
+
+RECORD_NAME = "record.json"
+
+
+async def create(core: Core, spec: InstanceSpec, *, name: str | None, warnings: list[str]) -> Instance:
+    """Make an instance that is not started yet. A failure at any point leaves nothing behind."""
+    async with AsyncExitStack() as undo:
+        image = await _claim_image(core, spec, undo)
+        spec = await _checked(core, spec, image, warnings)
+        instance_id = InstanceId(new_id())
+        name = core.slots.claim_name(name, instance_id)
+        undo.callback(core.slots.release_name, name, instance_id)
+        record = await _with_mounts(core, _record(instance_id, name, spec), undo)
+        await _prepare(core, record, undo)
+        await core.slots.add(record)
+        core.volumes.hold(record)
+        undo.pop_all()
+        core.image_claims[image.id] -= 1
+    announce(core, record, "create")
+    return record
+
+
+async def _claim_image(core: Core, spec: InstanceSpec, undo: AsyncExitStack) -> Image:
+    """Look the image up, and keep it from being removed until the record says that it is used."""
+    async with core.image_lock:
+        image = await core.image_store.get(spec.image_id or spec.image, _platform(spec.platform))
+        core.image_claims[image.id] += 1
+    undo.callback(core.image_claims.subtract, {image.id: 1})
+    return image
+
+
+def _platform(text: str) -> Platform | None:
+    """ "linux/arm64/v8" as a platform; "" is none. Invalid otherwise."""
+    if not text:
+        return None
+    parts = text.split("/")
+    if len(parts) == 1:
+        return Platform(architecture=parts[0]) if parts[0] != "linux" else Platform()
+    if len(parts) > 3 or not all(parts):
+        raise Invalid(f'"{text}" is an invalid OS/architecture specifier: unknown platform')
+    return Platform(os=parts[0], architecture=parts[1], variant=parts[2] if len(parts) == 3 else "")
+
+
+async def _checked(core: Core, spec: InstanceSpec, image: Image, warnings: list[str]) -> InstanceSpec:
+    """The completed spec. Raises for what cannot be; changes nothing."""
+    if spec.runtime or spec.isolation not in core.drivers:
+        spec = replace(spec, isolation=isolation_of(spec.runtime))
+    spec = await complete_networks(core, complete(spec, image))
+    if spec.stop_signal:
+        signal_number(spec.stop_signal)
+    for entry in spec.extra_hosts:
+        split_extra_host(entry)
+    for text in spec.exposed_ports:
+        exposed(text)
+    if spec.auto_remove and spec.restart.kind is not RestartKind.NO:
+        raise Invalid("can't create 'AutoRemove' container with restart policy")
+    spec = replace(spec, pid_mode=_joined(core, spec.pid_mode), ipc_mode=_joined(core, spec.ipc_mode))
+    if spec.network_mode == "host" and (spec.ports or spec.publish_all):
+        warnings.append("Published ports are discarded when using host network mode")
+    warnings += core.driver(spec).check(spec)
+    return spec
+
+
+def _joined(core: Core, mode: str) -> str:
+    """A namespace mode with the full id of the instance it names. NotFound: there is none."""
+    kind, _, ref = mode.partition(":")
+    return f"container:{core.slots.find(ref).id}" if kind == "container" else mode
+
+
+def _record(instance_id: InstanceId, name: str, spec: InstanceSpec) -> Instance:
+    if not spec.hostname:
+        shares_host = spec.uts_mode == "host" or spec.network_mode == "host"
+        spec = replace(spec, hostname=socket.gethostname() if shares_host else instance_id[:12])
+    return Instance(id=instance_id, name=name, created_at=time.time_ns(), spec=spec)
+
+
+async def _with_mounts(core: Core, record: Instance, undo: AsyncExitStack) -> Instance:
+    """The record with its mounts looked up and its volumes made; ``undo`` removes the anonymous ones again."""
+    names: list[str] = []
+    own: list[str] = []
+
+    def claim(volume: str, is_own: bool) -> None:
+        core.volumes.hold_name(volume, record.id)
+        names.append(volume)
+        if is_own:
+            own.append(volume)
+
+    async def find_image(reference: str) -> str:
+        layers = await core.image_store.layers((await core.image_store.get(reference)).id)
+        if len(layers) != 1:
+            raise Invalid(f"image mounts are supported for images of one layer; {reference} has {len(layers)}")
+        return str(layers[0])
+
+    async def give_back() -> None:
+        core.volumes.release(record.id, names)
+        for volume in own:
+            await core.volumes.remove(volume, force=True)
+
+    undo.push_async_callback(give_back)
+    mounts, resolved = await resolve(
+        gather(record.spec, core.slots), core.volumes, claim, find_image, record.spec.volume_driver
+    )
+    return replace(record, spec=replace(record.spec, mounts=mounts), mounts=resolved)
+
+
+async def _prepare(core: Core, record: Instance, undo: AsyncExitStack) -> None:
+    """Make the instance's directory. Its record lies in it too, for the day the store is lost."""
+    directory = core.directory(record.id)
+    directory.mkdir(mode=0o711)
+    undo.callback(delete_directory, directory)
+    driver = core.driver(record)
+    undo.push_async_callback(driver.destroy, directory)
+    (directory / RECORD_NAME).write_bytes(encode(record))
+    await driver.prepare(await base_launch(core, record))

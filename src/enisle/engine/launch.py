@@ -1,0 +1,184 @@
+"""Starting an instance: addresses, files, the keeper; all undone when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from enisle.contracts import Connection, Launch
+from enisle.engine import health, removal, supervision
+from enisle.engine.addressing import attach_all, close_sockets, gateway_network, joins
+from enisle.engine.announce import announce, announce_network
+from enisle.engine.core import Core
+from enisle.engine.early import close_connections
+from enisle.engine.etc import hostname_file, hosts_file
+from enisle.engine.mounts import host_mounts
+from enisle.engine.slots import Slot
+from enisle.errors import Conflict, EnisleError, NotModified, StartFailed
+from enisle.model.instance import Instance, InstanceState, Isolation, Status
+
+
+async def start(core: Core, slot: Slot) -> None:
+    """The use case "start". NotModified when it runs, Conflict when paused or being removed."""
+    async with slot.lock:
+        check_startable(slot)
+        cancel_restart(slot)
+        slot.restart_attempts = 0
+        await start_locked(core, slot)
+
+
+def check_startable(slot: Slot) -> None:
+    if slot.status is Status.RUNNING:
+        raise NotModified(f"Container {slot.id} is already running")
+    if slot.status is Status.PAUSED:
+        raise Conflict("cannot start a paused container, try unpause instead")
+    if slot.removed or slot.status in (Status.REMOVING, Status.DEAD):
+        raise Conflict("container is marked for removal and cannot be started")
+
+
+def cancel_restart(slot: Slot) -> None:
+    """Forget a restart that the policy has planned."""
+    timer, slot.restart_timer = slot.restart_timer, None
+    if timer is not None and timer is not asyncio.current_task():
+        timer.cancel()
+
+
+async def start_locked(core: Core, slot: Slot, restart_count: int = 0) -> None:
+    """Start it; the caller holds its lock. After a failure the record tells why and everything is undone."""
+    connections = slot.early.take()
+    try:
+        await _launch(core, slot, connections, restart_count)
+    except EnisleError as error:
+        await _record_failure(core, slot, error)
+        raise
+    finally:
+        close_connections(connections)
+
+
+async def _launch(core: Core, slot: Slot, connections: list[Connection], restart_count: int) -> None:
+    record = slot.record
+    async with AsyncExitStack() as sockets_closed, AsyncExitStack() as undo:
+        joined = joins(core, record.spec)
+        endpoints, bound, sockets = await attach_all(core, record, undo)
+        sockets_closed.callback(close_sockets, sockets)
+        if endpoints:
+            # Before anything is made: after a crash these are given back, or go on being the running one's.
+            await core.slots.change(slot, endpoints=endpoints, bound_ports=bound)
+            undo.callback(core.slots.change, slot, endpoints=(), bound_ports=())
+        await write_files(core, slot.record)
+        launch = replace(
+            await base_launch(core, slot.record),
+            endpoints=endpoints,
+            joins=joined,
+            port_sockets=tuple(sockets),
+            connections=tuple(connections),
+        )
+        slot.running = await core.driver(record).start(launch, event_handler(core, slot))
+        undo.pop_all()
+    _started(core, slot, restart_count)
+
+
+def _started(core: Core, slot: Slot, restart_count: int) -> None:
+    running = slot.running
+    assert running is not None
+    core.slots.change(
+        slot,
+        state=InstanceState(
+            status=Status.RUNNING, pid=running.pid, started_at=running.started_at, restart_count=restart_count
+        ),
+    )
+    for endpoint in slot.record.endpoints:
+        announce_network(core, endpoint, "connect", slot.id)
+    announce(core, slot.record, "start")
+    supervision.watch(core, slot)
+    health.watch(core, slot)
+
+
+async def _record_failure(core: Core, slot: Slot, error: EnisleError) -> None:
+    """Keep why it did not start, in the words and with the exit code of Docker; the status stays what it was."""
+    exit_code = error.exit_code if isinstance(error, StartFailed) else 128
+    status = Status.EXITED if slot.status is Status.RESTARTING else slot.status
+    core.slots.change_state(slot, status=status, exit_code=exit_code, error=str(error), pid=0)
+    announce(core, slot.record, "die", exitCode=str(exit_code))
+    slot.wake("next-exit", "not-running")
+    if slot.record.spec.auto_remove:
+        await removal.remove_locked(core, slot, volumes=True)
+
+
+async def base_launch(core: Core, record: Instance) -> Launch:
+    """All of a launch that does not depend on the start: root, directory, mounts, log."""
+    image_id = record.spec.image_id
+    is_vm = record.spec.isolation is Isolation.VM
+    return Launch(
+        instance=record,
+        layers=() if is_vm else tuple(await core.image_store.layers(image_id)),
+        disk=await core.image_store.disk(image_id) if is_vm else None,
+        directory=core.directory(record.id),
+        mounts=host_mounts(record),
+        log_path=log_path(core, record),
+    )
+
+
+def log_path(core: Core, record: Instance) -> Path | None:
+    """Where the keeper writes the log; None for the driver "none"."""
+    if record.spec.log.driver == "none":
+        return None
+    return core.directory(record.id) / f"{record.id}-json.log"
+
+
+async def write_files(core: Core, record: Instance) -> None:
+    """Write hosts, hostname and resolv.conf; one that shares a network shares the other's."""
+    directory = core.directory(record.id)
+    directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+    mode = record.spec.network_mode
+    if mode.startswith("container:"):
+        other = core.directory(core.slots.find(mode.removeprefix("container:")).id)
+        for name in ("hosts", "resolv.conf", "hostname"):
+            _write(directory / name, (other / name).read_bytes() if (other / name).exists() else b"")
+        return
+    network = await gateway_network(core, record)
+    gateway = record.endpoints[0].gateway4 if record.endpoints else "127.0.0.1"
+    hosts = hosts_file(record.spec, record.endpoints, linked_hosts(core, record), gateway)
+    _write(directory / "hosts", hosts.encode())
+    _write(directory / "hostname", hostname_file(record.spec).encode())
+    _write(directory / "resolv.conf", (await core.network_provider.resolv_conf(network, record.spec)).encode())
+
+
+def linked_hosts(core: Core, record: Instance) -> list[tuple[str, str]]:
+    """Addresses and names of the instances linked to (``--link name:alias``). Conflict when one does not run."""
+    found = []
+    for link in record.spec.links:
+        ref, _, alias = link.partition(":")
+        other = core.slots.find(ref).record
+        address = other.endpoints[0].ipv4.partition("/")[0] if other.endpoints else ""
+        if not address:
+            raise Conflict(f"Cannot link to a non running container: /{other.name} AS /{record.name}/{alias or ref}")
+        names = dict.fromkeys((alias or other.name, other.spec.hostname, other.name))
+        found.append((address, " ".join(names)))
+    return found
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write in place: a running instance that shares the file's network has this very file mounted."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        os.write(fd, content)
+    finally:
+        os.close(fd)
+
+
+def event_handler(core: Core, slot: Slot) -> Any:
+    """What is called with the keeper's events."""
+
+    async def handle(name: str, message: dict[str, Any]) -> None:
+        if name == "oom":
+            core.slots.change_state(slot, oom_killed=True)
+            announce(core, slot.record, "oom")
+        elif name == "exec_exit":
+            supervision.exec_ended(core, slot, str(message.get("exec_id", "")), int(message.get("exit_code", 255)))
+
+    return handle

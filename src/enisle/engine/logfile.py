@@ -1,0 +1,167 @@
+"""The files of a json-file log: their order, their lines, where the last n lines begin."""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from calendar import timegm
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+CHUNK = 1 << 16
+MAX_SEGMENTS = 1000
+_STREAMS = {"stdout": 1, "stderr": 2}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogRecord:
+    """A line (or, where a line was longer than the keeper's buffer, a part of one without its newline).
+
+    ``stream``: 1 stdout, 2 stderr. ``time_ns`` since the epoch. ``data`` ends in a newline unless it is a part.
+    """
+
+    stream: int
+    time_ns: int
+    data: bytes
+    attributes: dict[str, str] = field(default_factory=dict)
+
+
+class _Line(msgspec.Struct):
+    log: str
+    stream: str = "stdout"
+    time: str = ""
+    attrs: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+_decoder = msgspec.json.Decoder(_Line)
+_seconds: dict[str, int] = {}
+
+
+def parse(line: bytes) -> LogRecord | None:
+    """The record of one line; None when it is damaged (a crash of the host may leave such a line)."""
+    try:
+        read = _decoder.decode(line)
+        return LogRecord(
+            stream=_STREAMS[read.stream],
+            time_ns=parse_time(read.time),
+            data=read.log.encode("utf-8", "surrogateescape"),
+            attributes=read.attrs,
+        )
+    except (msgspec.DecodeError, ValueError, KeyError):
+        return None
+
+
+def parse_time(text: str) -> int:
+    """RFC 3339 in UTC with up to nine digits of a fraction, as nanoseconds since the epoch."""
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    seconds = _seconds.get(whole)
+    if seconds is None:
+        if len(_seconds) > 1000:
+            _seconds.clear()
+        seconds = _seconds[whole] = timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S"))
+    return seconds * 1_000_000_000 + int((fraction + "000000000")[:9])
+
+
+def segments(path: Path) -> list[Path]:
+    """All files of the log, oldest first: ``.3.gz``, ``.2``, ``.1``, the current one."""
+    found = []
+    for number in range(1, MAX_SEGMENTS):
+        rotated = path.with_name(f"{path.name}.{number}")
+        packed = path.with_name(f"{path.name}.{number}.gz")
+        if rotated.exists():
+            found.append(rotated)
+        elif packed.exists():
+            found.append(packed)
+        else:
+            break
+    return [*reversed(found), path]
+
+
+class Segment:
+    """One open file of a log, read from where it was left. A context manager that owns the descriptor."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises FileNotFoundError."""
+        self.path = path
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self._packed = zlib.decompressobj(wbits=31) if path.suffix == ".gz" else None
+        self._rest = b""
+        self._at = 0
+
+    def __enter__(self) -> Segment:
+        return self
+
+    def __exit__(self, *_exc: Any) -> None:
+        os.close(self._fd)
+
+    @property
+    def inode(self) -> tuple[int, int]:
+        facts = os.fstat(self._fd)
+        return facts.st_dev, facts.st_ino
+
+    def seek(self, offset: int) -> None:
+        self._at, self._rest = offset, b""
+
+    def lines(self) -> list[bytes] | None:
+        """The whole lines of the next piece; None at the end of what is written so far."""
+        data = os.pread(self._fd, CHUNK, self._at)
+        if not data:
+            if os.fstat(self._fd).st_size < self._at:
+                self.seek(0)  # the writer keeps one file only and has emptied it
+                return []
+            return None
+        self._at += len(data)
+        if self._packed is not None:
+            data = self._packed.decompress(data)
+        whole = (self._rest + data).split(b"\n")
+        self._rest = whole.pop()
+        return whole
+
+    def last_lines(self, count: int) -> tuple[int, int]:
+        """Where the last ``count`` lines begin, and how many there are (fewer if the file has fewer)."""
+        if self._packed is not None:
+            return self._last_packed(count)
+        end = os.fstat(self._fd).st_size
+        newlines, position = 0, end
+        while position > 0:
+            start = max(0, position - CHUNK)
+            piece = os.pread(self._fd, position - start, start)
+            at = len(piece)
+            while (at := piece.rfind(b"\n", 0, at)) >= 0:
+                if newlines == count:
+                    return start + at + 1, count
+                newlines += 1
+            position = start
+        return 0, newlines
+
+    def _last_packed(self, count: int) -> tuple[int, int]:
+        """A packed file is read whole or not at all: its lines are counted, and ``skip`` says what to pass over."""
+        total = sum(1 for _line in self._all_lines())
+        return (0, total) if total <= count else (-(total - count), count)
+
+    def _all_lines(self) -> Iterator[bytes]:
+        with Segment(self.path) as again:
+            while (lines := again.lines()) is not None:
+                yield from lines
+
+
+def tail_start(paths: list[Path], count: int) -> tuple[int, int]:
+    """Where the last ``count`` lines of the log begin: index of the file, byte offset in it.
+
+    For a packed file the offset is negative: so many lines are to be passed over.
+    """
+    for index in range(len(paths) - 1, -1, -1):
+        try:
+            with Segment(paths[index]) as segment:
+                offset, found = segment.last_lines(count)
+        except FileNotFoundError:
+            continue
+        count -= found
+        if count <= 0 or index == 0:
+            return index, offset
+    return 0, 0
