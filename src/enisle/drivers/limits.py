@@ -17,7 +17,7 @@ from enisle.wire.plans import LimitsPlan
 MINIMUM_MEMORY_BYTES = 6 << 20
 DEFAULT_PIDS = 4096
 CPU_PERIOD_US = 100_000
-_CPU_LIST = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
+_CPU_LIST = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ from enisle.wire.plans import LogPlan
 
 DEFAULT_MAX_BYTES = 10 << 20
 DEFAULT_MAX_FILES = 5
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([bkmgtp]?)i?b?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([bkmgtp]?)i?b?", re.IGNORECASE | re.ASCII)
 _UNITS = {unit: 1 << (10 * power) for power, unit in enumerate(("", "k", "m", "g", "t", "p"))} | {"b": 1}
 _SHARED_OPTIONS = frozenset({"mode", "max-buffer-size"})
 _FILE_OPTIONS = frozenset({"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag"})

@@ -101,19 +101,28 @@ def available() -> bool:
     return True
 
 
-def compile_profile(text: str | bytes, capabilities: Iterable[str] = (), *, deny_ioctls: Sequence[int] = ()) -> bytes:
+def compile_profile(
+    text: str | bytes,
+    capabilities: Iterable[str] = (),
+    *,
+    deny_ioctls: Sequence[int] = (),
+    missing: Sequence[str] = (),
+) -> bytes:
     """The BPF program (an array of struct sock_filter) of a profile, for a process with these capabilities.
 
-    ``capabilities`` are names without CAP_. ``deny_ioctls``: ioctl requests that fail with EPERM besides. System calls
-    newer than any the profile names get ENOSYS where the default is to fail, so that programs fall back.
+    ``capabilities`` are names without CAP_. ``deny_ioctls``: ioctl requests that fail with EPERM besides. ``missing``:
+    system calls that give ENOSYS, whatever the profile says (libseccomp lets socketcall through with what it
+    multiplexes, arguments unseen). System calls newer than any the profile names get ENOSYS where the default is to fail, so that programs fall back.
     Cached. Raises ProfileError, or OSError without libseccomp.
     """
     data = text.encode() if isinstance(text, str) else text
-    return _compile(data, frozenset(capabilities), tuple(deny_ioctls))
+    return _compile(data, frozenset(capabilities), tuple(deny_ioctls), tuple(missing))
 
 
 @functools.lru_cache(maxsize=64)
-def _compile(text: bytes, capabilities: frozenset[str], deny_ioctls: tuple[int, ...]) -> bytes:
+def _compile(
+    text: bytes, capabilities: frozenset[str], deny_ioctls: tuple[int, ...], missing: tuple[str, ...]
+) -> bytes:
     try:
         profile = json.loads(text)
     except ValueError as error:
@@ -123,12 +132,15 @@ def _compile(text: bytes, capabilities: frozenset[str], deny_ioctls: tuple[int, 
     native = _NATIVE.get(platform.machine())
     if native is None:
         raise ProfileError(f"no filters are made for {platform.machine()}")
-    architectures = _architectures(profile, native)
-    default = _action(profile["defaultAction"], profile.get("defaultErrnoRet"))
-    rules = list(_rules(profile, native, capabilities))
+    try:
+        architectures = _architectures(profile, native)
+        default = _action(profile["defaultAction"], profile.get("defaultErrnoRet"))
+        rules = list(_rules(profile, native, capabilities))
+    except (TypeError, AttributeError, ValueError) as error:
+        raise error if isinstance(error, ProfileError) else ProfileError(f"it is malformed: {error}") from error
     program = _build(default, architectures, rules)
     newest = _newest(rules, architectures) if default >> 16 == _ACTIONS["SCMP_ACT_ERRNO"] >> 16 else {}
-    return _prologue(architectures, newest, deny_ioctls) + program
+    return _prologue(architectures, newest, deny_ioctls, missing) + program
 
 
 def _architectures(profile: dict[str, Any], native: str) -> list[str]:
@@ -275,31 +287,41 @@ def _newest(rules: list[tuple[int, list[str], list[_Comparison]]], architectures
     return newest
 
 
-def _prologue(architectures: list[str], newest: dict[str, int], deny_ioctls: Sequence[int]) -> bytes:
-    """What libseccomp cannot say, before its program; jumps are relative, so programs can be put end to end.
-
-    Per architecture: numbers beyond the newest known give ENOSYS, and the ioctl requests EPERM. Only the low 32 bits
-    of a request are compared, as the kernel does (CVE-2019-10063 was about the others).
-    """
-    library = _library()
+def _prologue(
+    architectures: list[str], newest: dict[str, int], deny_ioctls: Sequence[int], missing: Sequence[str]
+) -> bytes:
+    """What libseccomp cannot say, before its program; jumps are relative, so programs can be put end to end."""
     code: list[tuple[int, int, int, int]] = []
     for architecture in architectures:
         if architecture == "SCMP_ARCH_X32":
             continue
         token = _ARCHITECTURES[architecture][0]
-        block: list[tuple[int, int, int, int]] = [(_LOAD, 0, 0, _AT_NR)]
-        if newest.get(architecture, -1) >= 0:
-            # x32 numbers have a high bit and are left to libseccomp's own part.
-            block += [
-                (_JUMP_GE, 2, 0, _X32_BIT),
-                (_JUMP_GE, 0, 1, newest[architecture] + 1),
-                (_RETURN, 0, 0, _ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS),
-            ]
-        if deny_ioctls:
-            number = library.seccomp_syscall_resolve_name_arch(token, b"ioctl")
-            block += [(_JUMP_EQ, 0, 1 + 2 * len(deny_ioctls), number), (_LOAD, 0, 0, _AT_ARGS + 8)]
-            for request in deny_ioctls:
-                block += [(_JUMP_EQ, 0, 1, request), (_RETURN, 0, 0, _ACTIONS["SCMP_ACT_ERRNO"] | errno.EPERM)]
-        if len(block) > 1:
-            code += [(_LOAD, 0, 0, _AT_ARCH), (_JUMP_EQ, 0, len(block), token), *block]
+        block = _prologue_block(token, newest.get(architecture, -1), deny_ioctls, missing)
+        if block:
+            code += [(_LOAD, 0, 0, _AT_ARCH), (_JUMP_EQ, 0, len(block) + 1, token), (_LOAD, 0, 0, _AT_NR), *block]
     return b"".join(_INSTRUCTION.pack(*instruction) for instruction in code)
+
+
+def _prologue_block(
+    token: int, newest: int, deny_ioctls: Sequence[int], missing: Sequence[str]
+) -> list[tuple[int, int, int, int]]:
+    """For one architecture, with the number loaded: numbers beyond the newest known and missing ones give ENOSYS,
+    the ioctl requests EPERM. Only the low 32 bits of a request are compared, as the kernel does (CVE-2019-10063 was
+    about the others)."""
+    library = _library()
+    no_such_call = (_RETURN, 0, 0, _ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS)
+    refused = (_RETURN, 0, 0, _ACTIONS["SCMP_ACT_ERRNO"] | errno.EPERM)
+    block: list[tuple[int, int, int, int]] = []
+    if newest >= 0:
+        # x32 numbers have a high bit and are left to libseccomp's own part.
+        block += [(_JUMP_GE, 2, 0, _X32_BIT), (_JUMP_GE, 0, 1, newest + 1), no_such_call]
+    for name in missing:
+        number = library.seccomp_syscall_resolve_name_arch(token, name.encode())
+        if number >= 0:  # negative numbers stand for calls that this architecture does not have
+            block += [(_JUMP_EQ, 0, 1, number), no_such_call]
+    if deny_ioctls:
+        number = library.seccomp_syscall_resolve_name_arch(token, b"ioctl")
+        block += [(_JUMP_EQ, 0, 1 + 2 * len(deny_ioctls), number), (_LOAD, 0, 0, _AT_ARGS + 8)]
+        for request in deny_ioctls:
+            block += [(_JUMP_EQ, 0, 1, request), refused]
+    return block

@@ -22,7 +22,6 @@ from enisle.wire.plans import ContainerPlan, NamespacePlan, ProcessPlan
 
 # The engine, and so every container, should outlive a program that takes all memory: it goes first.
 _OOM_SCORE_ADJ = 100
-_OCI_SIGNALS = {"": 15}
 
 
 def container_plan(launch: Launch, facts: HostFacts, *, cgroup_parent: str) -> ContainerPlan:
@@ -102,7 +101,7 @@ def _secured(process: ProcessPlan, spec: InstanceSpec, facts: HostFacts) -> Proc
     process.privileged = spec.privileged
     process.no_new_privileges = options.no_new_privileges
     if not spec.privileged or options.seccomp:
-        process.seccomp_bpf = seccomp_filter("unconfined" if spec.privileged else options.seccomp, process.capabilities)
+        process.seccomp_bpf = seccomp_filter(options.seccomp, process.capabilities)
     process.oom_score_adj = spec.oom_score_adj or _OOM_SCORE_ADJ
     return process
 

@@ -72,7 +72,9 @@ def _encoded(profile: str, capabilities: frozenset[str]) -> str:
         if profile:
             program = seccomp.compile_profile(profile, capabilities)
         else:
-            program = seccomp.compile_profile(_default(), capabilities, deny_ioctls=(_TIOCSTI, _TIOCLINUX))
+            program = seccomp.compile_profile(
+                _default(), capabilities, deny_ioctls=(_TIOCSTI, _TIOCLINUX), missing=("socketcall",)
+            )
     except seccomp.ProfileError as error:
         raise Invalid(f"Decoding seccomp profile failed: {error}") from error
     except OSError as error:
