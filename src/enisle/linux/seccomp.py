@@ -112,7 +112,8 @@ def compile_profile(
 
     ``capabilities`` are names without CAP_. ``deny_ioctls``: ioctl requests that fail with EPERM besides. ``missing``:
     system calls that give ENOSYS, whatever the profile says (libseccomp lets socketcall through with what it
-    multiplexes, arguments unseen). System calls newer than any the profile names get ENOSYS where the default is to fail, so that programs fall back.
+    multiplexes, arguments unseen). Calls newer than any the profile names get ENOSYS where the default is to fail, so
+    that programs fall back.
     Cached. Raises ProfileError, or OSError without libseccomp.
     """
     data = text.encode() if isinstance(text, str) else text

@@ -112,7 +112,7 @@ async def test_odd_but_well_formed_messages_do_no_harm(peer: Peer) -> None:
 
 async def test_a_silent_peer_runs_into_the_timeout(peer: Peer) -> None:
     channel = Channel(peer.ours, peer="The keeper")
-    with pytest.raises(Unavailable, match="did not answer 'op' within 0.01 s"):
+    with pytest.raises(Unavailable, match=r"did not answer 'op' within 0\.01 s"):
         await channel.request("op", timeout_s=0.01)
     late = await peer.receive()
     await peer.answer(late)  # an answer that nobody waits for any more
