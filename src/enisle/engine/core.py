@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,10 +83,9 @@ class Core:
             raise Invalid(f"unknown or invalid runtime name: {spec.runtime or spec.isolation.value}")
         return driver
 
-    def spawn(self, work: Awaitable[Any], *, name: str) -> asyncio.Task[Any]:
+    def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
         """Run it beside; the engine waits for it or cancels it when it closes."""
-        task = asyncio.ensure_future(_finish(work))
-        task.set_name(name)
+        task = asyncio.get_running_loop().create_task(work, name=name)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
@@ -103,10 +102,6 @@ class Core:
         if found:
             raise Invalid(f"network {ref} is ambiguous ({len(found)} matches found based on ID prefix)")
         raise NotFound(f"network {ref} not found")
-
-
-async def _finish(work: Awaitable[Any]) -> Any:
-    return await work
 
 
 def isolation_of(runtime: str) -> Isolation:

@@ -45,6 +45,11 @@ class Events:
     def listeners(self) -> int:
         return len(self._subscribers)
 
+    @property
+    def recent(self) -> list[Event]:
+        """The events still in memory, oldest first."""
+        return list(self._ring)
+
     def publish(self, event: Event) -> None:
         """Tell subscribers and keep it. ``event.time`` 0 is filled in. Never blocks; times strictly increase."""
         if not event.time:

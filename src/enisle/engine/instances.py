@@ -113,7 +113,8 @@ class Instances:
             if restart is not None and spec.auto_remove and restart.kind != "no":
                 raise Invalid("Restart policy cannot be updated because AutoRemove is enabled for the container")
             spec = replace(spec, resources=resources or spec.resources, restart=restart or spec.restart)
-            warnings = self._core.driver(spec).check(spec)
+            # The host name was filled in at create: drivers refuse one beside --uts host.
+            warnings = self._core.driver(spec).check(replace(spec, hostname=""))
             if slot.running is not None and resources is not None:
                 await slot.running.update(spec)
             await self._core.slots.change(slot, spec=spec)

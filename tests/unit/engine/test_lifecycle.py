@@ -1,0 +1,299 @@
+"""Create, start, stop, wait, remove."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+import pytest
+
+from enisle.contracts import Connection
+from enisle.engine.engine import Engine
+from enisle.errors import Conflict, Invalid, NotFound, NotModified, StartFailed
+from enisle.formats.records import decode
+from enisle.model.image import ImageConfig
+from enisle.model.instance import (
+    Instance,
+    Mount,
+    MountKind,
+    PublishedPort,
+    RestartKind,
+    RestartPolicy,
+    Status,
+)
+from tests.unit.engine.conftest import Bench, until
+
+
+async def stored(bench: Bench, record: Instance) -> Instance | None:
+    await bench.engine._journal.flush()
+    entry = await bench.store.get(f"instances/{record.id}")
+    return decode(Instance, entry[0]) if entry else None
+
+
+def status(engine: Engine, record: Instance) -> Status:
+    return engine._core.slots.find(record.id).status
+
+
+async def test_create_completes_the_spec_and_stores_it(bench: Bench) -> None:
+    record = await bench.create("web", env=("A=1",))
+    assert record.spec.env == ("PATH=/bin", "A=1")
+    assert record.spec.hostname == record.id[:12]
+    assert (await stored(bench, record)) == record
+    assert bench.directory(record).is_dir()
+    assert bench.actions() == ["create"]
+
+
+async def test_lookup_by_name_id_and_prefix(bench: Bench) -> None:
+    record = await bench.create("web")
+    for ref in ("web", "/web", record.id, record.id[:12], record.id[:3]):
+        assert (await bench.engine.instances.get(ref)).id == record.id
+    with pytest.raises(NotFound, match="No such container: nope"):
+        await bench.engine.instances.get("nope")
+
+
+async def test_names_are_unique(bench: Bench) -> None:
+    record = await bench.create("web")
+    with pytest.raises(Conflict) as failure:
+        await bench.create("web")
+    assert str(failure.value) == (
+        f'Conflict. The container name "/web" is already in use by container "{record.id}". '
+        "You have to remove (or rename) that container to be able to reuse that name."
+    )
+    with pytest.raises(Invalid, match="Invalid container name"):
+        await bench.create("-x")
+
+
+async def test_a_failed_create_leaves_nothing(bench: Bench) -> None:
+    mounts = (
+        Mount(kind=MountKind.VOLUME, target="/data"),
+        Mount(kind=MountKind.BIND, target="/b", source="/does/not/exist"),
+    )
+    with pytest.raises(Invalid, match="bind source path does not exist"):
+        await bench.create("web", mounts=mounts)
+    assert bench.engine.instances.all() == []
+    assert bench.engine.volumes.all() == []
+    assert list((bench.root / "data" / "instances").iterdir()) == []
+    await bench.create("web")
+
+
+async def test_unknown_runtime_image_and_network(bench: Bench) -> None:
+    with pytest.raises(Invalid, match="unknown or invalid runtime name: x"):
+        await bench.create(runtime="x")
+    with pytest.raises(NotFound, match="network nope not found"):
+        await bench.create(network_mode="nope")
+    bench.images.images.clear()
+    with pytest.raises(NotFound, match="No such image: busybox"):
+        await bench.create()
+
+
+async def test_start_runs_and_exit_is_recorded(bench: Bench) -> None:
+    record, running = await bench.run("web")
+    assert status(bench.engine, record) is Status.RUNNING
+    waiter = await bench.engine.instances.prepare_wait("web", "not-running")
+    running.finish(3)
+    report = await waiter
+    assert report.exit_code == 3
+    after = await bench.engine.instances.get("web")
+    assert (after.state.status, after.state.exit_code, after.state.pid) == (Status.EXITED, 3, 0)
+    assert (await stored(bench, record)) == after
+    assert bench.networks.attached == {}
+    assert bench.actions() == ["create", "connect", "start", "disconnect", "die"]
+
+
+async def test_start_twice_is_not_modified(bench: Bench) -> None:
+    await bench.run("web")
+    with pytest.raises(NotModified):
+        await bench.engine.instances.start("web")
+
+
+async def test_a_missing_command_is_recorded_with_127(bench: Bench) -> None:
+    record = await bench.create("web", command=("missing",), ports=(PublishedPort(container_port=80),))
+    with pytest.raises(StartFailed):
+        await bench.engine.instances.start("web")
+    after = await bench.engine.instances.get("web")
+    assert (after.state.status, after.state.exit_code) == (Status.CREATED, 127)
+    assert "executable file not found" in after.state.error
+    assert bench.networks.attached == {} and bench.networks.published == {}
+    assert after.endpoints == () and (await stored(bench, record)) == after
+
+
+async def test_auto_remove(bench: Bench) -> None:
+    record, running = await bench.run("web", auto_remove=True, mounts=(Mount(kind=MountKind.VOLUME, target="/data"),))
+    waiter = await bench.engine.instances.prepare_wait("web", "removed")
+    running.finish(7)
+    assert (await waiter).exit_code == 7
+    assert not bench.directory(record).exists()
+    assert await stored(bench, record) is None
+    with pytest.raises(NotFound):
+        await bench.engine.instances.get("web")
+
+
+async def test_auto_remove_of_what_never_started(bench: Bench) -> None:
+    await bench.create("web", command=("missing",), auto_remove=True)
+    waiter = await bench.engine.instances.prepare_wait("web", "removed")
+    with pytest.raises(StartFailed):
+        await bench.engine.instances.start("web")
+    assert (await waiter).exit_code == 127
+    assert bench.engine.instances.all() == []
+
+
+async def test_stop_sends_the_signal_then_kills(bench: Bench) -> None:
+    _, running = await bench.run("web", stop_signal="SIGUSR1")
+    running.ignored = {10}
+    await bench.engine.instances.stop("web", timeout_s=0)
+    assert [number for number, _ in running.signals] == [10, 9]
+    after = await bench.engine.instances.get("web")
+    assert (after.state.exit_code, after.state.manually_stopped) == (137, True)
+    with pytest.raises(NotModified):
+        await bench.engine.instances.stop("web")
+
+
+async def test_kill(bench: Bench) -> None:
+    _, running = await bench.run("web")
+    running.ignored = {1}
+    await bench.engine.instances.kill("web", "HUP")
+    assert running.signals == [(1, "")]
+    with pytest.raises(Invalid, match="Invalid signal: NOPE"):
+        await bench.engine.instances.kill("web", "NOPE")
+    await bench.engine.instances.kill("web")
+    with pytest.raises(Conflict, match="is not running"):
+        await bench.engine.instances.kill("web")
+
+
+async def test_remove_refuses_what_runs_unless_forced(bench: Bench) -> None:
+    record, running = await bench.run("web")
+    with pytest.raises(Conflict, match="container is running: stop the container before removing or force remove"):
+        await bench.engine.instances.remove("web")
+    await bench.engine.instances.remove("web", force=True)
+    assert running.signals == [(9, "")]
+    assert bench.engine.instances.all() == [] and not bench.directory(record).exists()
+
+
+async def test_rename(bench: Bench) -> None:
+    await bench.create("aa")
+    await bench.create("bb")
+    with pytest.raises(Conflict):
+        await bench.engine.instances.rename("aa", "bb")
+    await bench.engine.instances.rename("aa", "cc")
+    assert (await bench.engine.instances.get("cc")).name == "cc"
+    await bench.create("aa")
+
+
+async def test_pause_and_unpause(bench: Bench) -> None:
+    _, running = await bench.run("web")
+    await bench.engine.instances.pause("web")
+    assert running.paused
+    for refused in (bench.engine.instances.pause("web"), bench.engine.instances.start("web")):
+        with pytest.raises(Conflict):
+            await refused
+    with pytest.raises(Conflict, match="paused and must be unpaused first"):
+        await bench.engine.instances.remove("web")
+    await bench.engine.instances.unpause("web")
+    assert not running.paused
+
+
+async def test_restart_does_not_trigger_auto_remove(bench: Bench) -> None:
+    record, first = await bench.run("web", auto_remove=True)
+    await bench.engine.instances.restart("web")
+    assert first.signals == [(15, "")]
+    assert bench.driver.running[record.id] is not first
+
+
+async def test_restart_policy_starts_again_until_stopped(bench: Bench) -> None:
+    record, running = await bench.run("web", restart=RestartPolicy(kind=RestartKind.ALWAYS))
+    running.finish(1)
+    await until(lambda: len(bench.driver.launches) == 2 and status(bench.engine, record) is Status.RUNNING)
+    assert (await bench.engine.instances.get("web")).state.restart_count == 1
+    await bench.engine.instances.stop("web")
+    assert status(bench.engine, record) is Status.EXITED
+
+
+async def test_stop_during_the_backoff(bench: Bench) -> None:
+    record, running = await bench.run("web", restart=RestartPolicy(kind=RestartKind.ALWAYS))
+    ended = await bench.engine.instances.prepare_wait("web", "next-exit")
+    running.finish(1)
+    await ended
+    assert status(bench.engine, record) is Status.RESTARTING
+    await bench.engine.instances.stop("web")
+    assert status(bench.engine, record) is Status.EXITED
+    assert len(bench.driver.launches) == 1
+
+
+async def test_attach_before_start_is_handed_to_the_launch(bench: Bench) -> None:
+    await bench.create("web")
+    ours, theirs = socket.socketpair()
+    connection = Connection(fd=theirs.detach(), stdin=True, stdout=True, stderr=True, framed=True, initial=b"early")
+    await bench.engine.instances.attach("web", connection)
+    await bench.engine.instances.start("web")
+    assert bench.driver.launches[0].connections == (connection,)
+    with ours:
+        assert ours.recv(100) == b"attached\n"
+        assert ours.recv(100) == b""  # our copy of the keeper's end is closed
+
+
+async def test_an_early_client_that_goes_is_dropped(bench: Bench) -> None:
+    record = await bench.create("web")
+    early = bench.engine._core.slots.find("web").early
+    ours, theirs = socket.socketpair()
+    fd = theirs.detach()
+    await bench.engine.instances.attach("web", Connection(fd=fd, stdin=True, stdout=True, stderr=True, framed=True))
+    ours.shutdown(socket.SHUT_WR)
+    await asyncio.sleep(0.02)
+    assert len(early) == 1  # the end of its input is not the end of the client
+    ours.close()
+    await until(lambda: len(early) == 0)
+    with pytest.raises(OSError):
+        os.fstat(fd)
+    await bench.engine.instances.start(record.id)
+    assert bench.driver.launches[0].connections == ()
+
+
+async def test_ports_and_publish_all(bench: Bench) -> None:
+    record, _ = await bench.run(
+        "web", ports=(PublishedPort(container_port=80, host_port=8080),), exposed_ports=("443/tcp",), publish_all=True
+    )
+    bound = (await bench.engine.instances.get("web")).bound_ports
+    assert [(port.container_port, port.host_port) for port in bound] == [(80, 8080), (443, 32769)]
+    other = await bench.create("other", ports=(PublishedPort(container_port=80, host_port=8080),))
+    with pytest.raises(Conflict, match="port is already allocated"):
+        await bench.engine.instances.start("other")
+    assert len(bench.networks.attached) == 1
+    await bench.engine.instances.stop(record.id)
+    await bench.engine.instances.start(other.id)
+
+
+async def test_joining_another_network_namespace(bench: Bench) -> None:
+    first = await bench.create("first")
+    second = await bench.create("second", network_mode="container:first")
+    assert second.spec.network_mode == f"container:{first.id}"
+    with pytest.raises(Conflict, match="non running container"):
+        await bench.engine.instances.start("second")
+    await bench.engine.instances.start("first")
+    await bench.engine.instances.start("second")
+    assert bench.driver.launches[-1].joins == {"net": bench.driver.running[first.id].pid}
+    assert (bench.directory(second) / "hosts").read_bytes() == (bench.directory(first) / "hosts").read_bytes()
+
+
+async def test_volumes_named_anonymous_and_from(bench: Bench) -> None:
+    bench.images.put("sha256:" + "e" * 64, "db:latest", ImageConfig(command=("db",), volumes=("/var/lib/db",)))
+    spec_mounts = (Mount(kind=MountKind.VOLUME, target="/named", source="named"),)
+    first = await bench.create("first", mounts=spec_mounts, volumes=("/anonymous/../x",))
+    assert {mount.target: mount.name for mount in first.mounts}["/named"] == "named"
+    assert "/x" in {mount.target for mount in first.mounts}
+    second = await bench.create("second", volumes_from=("first:ro",))
+    assert all(mount.read_only for mount in second.mounts) and len(second.mounts) == 2
+    with pytest.raises(Conflict, match="volume is in use"):
+        await bench.engine.volumes.remove("named")
+    await bench.engine.instances.remove("first", volumes=True)
+    assert len(bench.engine.volumes.all()) == 2  # the anonymous one is still lent to the second
+    await bench.engine.instances.remove("second", volumes=True)
+    assert [volume.name for volume in bench.engine.volumes.all()][-1:] == ["named"]
+
+
+async def test_many_are_listed_quickly(bench: Bench) -> None:
+    await asyncio.gather(*(bench.create(network_mode="none") for _ in range(300)))
+    names = {record.name for record in bench.engine.instances.all()}
+    assert len(names) == 300
+    created = [record.created_at for record in bench.engine.instances.all()]
+    assert created == sorted(created, reverse=True)
