@@ -69,6 +69,7 @@ def summary_json(instance: Instance, now_ns: int, sizes: tuple[int, int] | None 
         "HostConfig": {"NetworkMode": network_mode(spec)},
         "NetworkSettings": {"Networks": endpoints_json(instance)},
         "Mounts": [_mount_json(mount) for mount in instance.mounts],
+        "Isolation": str(spec.isolation),  # ours: the wall, for lists; Docker's clients ignore it
     }
     if spec.annotations:
         summary["HostConfig"]["Annotations"] = spec.annotations
