@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,12 @@ BODY_LIMIT_BYTES = 8 << 20  # of bodies that are read whole; streams have none
 _LINE_LIMIT_BYTES = 16384  # filters travel in the query
 _FIELD_LIMIT_BYTES = 65536  # X-Registry-Auth and X-Registry-Config carry base64 JSON
 
+_HOLD_LIMIT_BYTES = 1 << 20
+_MAY_TAKE_OVER = re.compile(
+    rb"POST [^ ?]*/(?:containers/[^/ ?]+/attach|exec/[^/ ?]+/start)[ ?][^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n"
+)
+_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r\n", re.IGNORECASE)
+
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
@@ -37,21 +44,49 @@ class Taken:
 
 
 class ApiProtocol(RequestHandler):
-    """One client connection."""
+    """One client connection.
 
-    __slots__ = ("_early", "_taken", "watched")
+    A client may send the first bytes of its raw stream along with the request, and aiohttp would read them as the next
+    request. So what follows a request that may turn the connection into a stream is held back until it is answered.
+    """
+
+    __slots__ = ("_body_left", "_held", "_holds", "_taken", "watched")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._taken = False
-        self._early = b""
+        self._holds = False
+        self._body_left = 0  # bytes of such a request's body that are to come
+        self._held = bytearray()
         self.watched: asyncio.Task[Any] | None = None  # cancelled when the client goes away
 
     def data_received(self, data: bytes) -> None:
-        if self._taken:  # libuv may deliver what it had already read when reading was paused
-            self._early += data
+        if not self._holds and (match := _MAY_TAKE_OVER.match(data)):
+            self._holds = True
+            self._body_left = match.end() + _content_length(match[0])
+        if not self._holds:
+            super().data_received(data)
             return
-        super().data_received(data)
+        body, rest = data[: self._body_left], data[self._body_left :]
+        self._body_left -= len(body)
+        self._held += rest
+        if len(self._held) > _HOLD_LIMIT_BYTES and self.transport is not None:
+            self.transport.pause_reading()
+        if body:
+            super().data_received(body)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """The request was answered; what was held back is another one, unless the connection is gone."""
+        if self._holds and not self._taken:
+            self._holds = False
+            held, self._held = bytes(self._held), bytearray()
+            if self.transport is not None:
+                self.transport.resume_reading()
+            if held:
+                self.data_received(held)
+        return await super().finish_response(request, resp, start_time)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         watched, self.watched = self.watched, None
@@ -85,9 +120,7 @@ class ApiProtocol(RequestHandler):
         finally:
             self._force_close = True
             transport.abort()
-        initial = bytes(self._message_tail) + self._early
-        self._message_tail = b""
-        return Taken(fd, initial)
+        return Taken(fd, bytes(self._held))
 
     def handle_error(
         self,
@@ -103,8 +136,14 @@ class ApiProtocol(RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("the answer had already begun")
         response = error_response(status, (message or "Bad Request").splitlines()[0])
+        response.headers["Server"] = "Enisle"
         response.force_close()
         return response
+
+
+def _content_length(head: bytes) -> int:
+    match = _CONTENT_LENGTH.search(head)
+    return int(match[1]) if match else 0
 
 
 def _make_request(message: Any, payload: Any, protocol: RequestHandler, writer: Any, task: Any) -> web.BaseRequest:
@@ -133,6 +172,11 @@ class Serving:
             auto_decompress=False,
             lingering_time=1.0,
         )
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected; handed-over connections do not count."""
+        return len(self._server.connections)
 
     async def listen(self, sock: socket.socket) -> None:
         """Accept clients on a bound socket (unix or TCP)."""

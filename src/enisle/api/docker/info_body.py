@@ -21,14 +21,13 @@ def version_json(facts: dict[str, Any]) -> dict[str, Any]:
         "BuildTime": facts.get("build_time", ""),
         "GitCommit": facts.get("git_commit", ""),
     }
-    details = {**common, "Experimental": "false", "Python": facts.get("python", "")}
+    common["GoVersion"] = f"python{facts.get('python', '')}"  # clients print it as what the engine was made with
+    details = {**common, "Experimental": "false"}
     return {
         "Platform": {"Name": "Enisle"},
         "Components": [{"Name": "Engine", "Version": version, "Details": details}],
         "Version": version,
         **common,
-        # Clients print it as the Go version of the engine.
-        "GoVersion": f"python{facts.get('python', '')}",
     }
 
 

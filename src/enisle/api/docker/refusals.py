@@ -27,7 +27,7 @@ async def _not_part_of_swarm(_call: Call) -> web.StreamResponse:
 
 async def _no_build(_call: Call) -> web.StreamResponse:
     raise NotSupported(
-        "building images is not offered by this engine yet", remedy="Build elsewhere, then load or pull."
+        "building images is not offered by this engine yet.", remedy="Build elsewhere, then load or pull."
     )
 
 
