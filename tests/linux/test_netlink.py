@@ -66,8 +66,13 @@ def test_veth_peer_is_made_named_in_the_other_namespace(host: Namespace, inside:
         with socket.create_connection(("10.9.0.2", 80), timeout=5) as connection:
             return connection.recv(10)
 
+    def wait() -> None:
+        with Route() as route:
+            assert route.wait_carrier("v0")
+
     host.run(make)
     inside.run(configure)
+    host.run(wait)
     inside.serve_tcp("10.9.0.2", 80, b"hello")
     assert host.run(ask) == b"hello"
 

@@ -10,6 +10,7 @@ import fcntl
 import os
 import socket
 import struct
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,6 +37,9 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
 _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_NET_NS_PID, _IFLA_NET_NS_FD, _IFLA_PROTINFO = 10, 18, 19, 28, 12
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _IFLA_BRPORT_ISOLATED = 33
+_IFLA_OPERSTATE = 16
+_IF_OPER_UP = b"\6"
+_CARRIER_POLL_S = 0.0003
 _VETH_INFO_PEER = 1
 _IFLA_MACVLAN_MODE = 1
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
@@ -153,8 +157,8 @@ class Route(NetlinkSocket):
     ) -> None:
         """A veth pair whose peer appears, already named, in the namespace of ``peer_pid`` or of descriptor ``peer_fd``.
 
-        ``master`` and ``up`` are for this end; the peer is left down. With both, two requests where the bridge's
-        number has to be asked for.
+        ``master`` and ``up`` are for this end; the peer is left down (the kernel refuses otherwise). After the peer
+        is up, ``wait_carrier`` on this end.
         """
         peer = _IFINFO.pack(0, 0, 0, 0, 0) + _link_attributes(peer_name, peer_mac, mtu)
         if peer_pid:
@@ -239,6 +243,25 @@ class Route(NetlinkSocket):
                 return False
             raise
         return True
+
+    def wait_carrier(self, name: str, *, timeout_s: float = 1.0) -> bool:
+        """Wait until a link whose other end has come up carries traffic; whether it does.
+
+        The kernel enables such a link (and its port of a bridge) a moment later in a work queue. A first packet
+        sent in that moment is lost, and its sender tries again after a whole second. Linux 6.8 and newer catch up
+        when asked for the link, so that the first look is enough.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not self._is_operational(name):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_CARRIER_POLL_S)
+        return True
+
+    def _is_operational(self, name: str) -> bool:
+        body = _IFINFO.pack(0, 0, 0, 0, 0) + text(_IFLA_IFNAME, name)
+        found = dict(attributes(self.request(_RTM_GETLINK, 0, body, f"link {name}")[0][16:]))
+        return found.get(_IFLA_OPERSTATE) == _IF_OPER_UP
 
     def links(self) -> list[Link]:
         body = _IFINFO.pack(0, 0, 0, 0, 0)

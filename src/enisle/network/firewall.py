@@ -1,0 +1,138 @@
+"""Our nftables table as it is in the kernel: made, changed, and made again when somebody flushes it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from enisle.errors import Internal, Unavailable
+from enisle.linux.netlink import NetlinkSocket, attributes
+from enisle.linux.nftables import Nftables, NftablesError
+from enisle.model.network import Network
+from enisle.network import ruleset
+from enisle.network.ruleset import Forward
+
+_log = logging.getLogger(__name__)
+
+_NETLINK_NETFILTER = 12
+_GROUP_NFTABLES = 7  # NFNLGRP_NFTABLES
+_SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
+_REMOVALS = frozenset({2, 5, 8, 11})  # NFT_MSG_DELTABLE, DELCHAIN, DELRULE, DELSET
+_ATTRIBUTE_TABLE = 1  # the table's name, in all of these
+_NFGENMSG_BYTES = 4
+_SETTLE_S = 0.2  # between somebody's flush and our repair, so that two repairers do not race at full speed
+
+
+class Firewall:
+    """The tables named ``table``, holding what ``networks()`` and the forwards say."""
+
+    def __init__(self, table: str, port_prefix: str, networks: Callable[[], Sequence[Network]]) -> None:
+        self._table = table
+        self._port_prefix = port_prefix
+        self._networks = networks
+        self._forwards: dict[str, tuple[Forward, ...]] = {}
+        self._nft: Nftables | None = None
+        self._monitor: NetlinkSocket | None = None
+        self._repair: asyncio.TimerHandle | None = None
+
+    def open(self, forwards: dict[str, tuple[Forward, ...]]) -> None:
+        """Make the tables and watch over them. Unavailable when the library or the kernel's part is missing."""
+        self._forwards = dict(forwards)
+        try:
+            self._nft = self._nft or Nftables()
+        except NftablesError as error:
+            raise Unavailable(f"networks cannot be set up: {error}") from error
+        self.rebuild()
+        if self._monitor is None:
+            self._watch()
+
+    def rebuild(self) -> None:
+        """Make the tables anew, in one transaction: connections that are established do not notice."""
+        every = [forward for held in self._forwards.values() for forward in held]
+        self._run(ruleset.whole(self._table, self._port_prefix, self._networks(), every))
+        self._drain()  # what our own replacement removed is no removal to repair
+
+    def forwards(self, instance_id: str) -> tuple[Forward, ...]:
+        return self._forwards.get(instance_id, ())
+
+    def publish(self, instance_id: str, forwards: Sequence[Forward]) -> None:
+        """Forward these ports for an instance, and no others."""
+        old = self._forwards.get(instance_id, ())
+        gone = [forward for forward in old if forward not in forwards]
+        new = [forward for forward in forwards if forward not in old]
+        if not gone and not new:
+            return
+        if forwards:
+            self._forwards[instance_id] = tuple(forwards)
+        else:
+            self._forwards.pop(instance_id, None)
+        script = "\n".join(part for part in (ruleset.delete(self._table, gone), ruleset.add(self._table, new)) if part)
+        try:
+            self._run(script)
+        except Internal as error:
+            # Somebody else changed our table, or an element of it: it is made from what we know.
+            _log.warning("the nftables table %s was not as expected and is made anew: %s", self._table, error)
+            self.rebuild()
+
+    def close(self, *, keep: bool) -> None:
+        """Stop watching; remove the tables unless ``keep``."""
+        if self._repair:
+            self._repair.cancel()
+            self._repair = None
+        if self._monitor:
+            asyncio.get_running_loop().remove_reader(self._monitor.fileno())
+            self._monitor.close()
+            self._monitor = None
+        if self._nft:
+            if not keep:
+                self._run(ruleset.remove_tables(self._table))
+            self._nft.close()
+            self._nft = None
+
+    def _run(self, script: str) -> None:
+        if self._nft is None:
+            raise Internal("the firewall is not open")
+        try:
+            self._nft.run(script)
+        except NftablesError as error:
+            raise Internal(f"the nftables table {self._table} could not be changed: {error}") from error
+
+    def _watch(self) -> None:
+        monitor = NetlinkSocket(_NETLINK_NETFILTER)
+        try:
+            monitor.join_group(_GROUP_NFTABLES)
+        except OSError as error:
+            monitor.close()
+            _log.warning("changes of nftables by others cannot be watched (%s): restart enisled after a flush", error)
+            return
+        self._monitor = monitor
+        asyncio.get_running_loop().add_reader(monitor.fileno(), self._on_change)
+
+    def _on_change(self) -> None:
+        if self._drain() and self._repair is None:
+            self._repair = asyncio.get_running_loop().call_later(_SETTLE_S, self._on_repair)
+
+    def _on_repair(self) -> None:
+        self._repair = None
+        _log.warning("somebody removed rules of the nftables table %s: it is made anew", self._table)
+        try:
+            self.rebuild()
+        except Internal as error:
+            _log.error("%s", error)
+
+    def _drain(self) -> bool:
+        """Read what happened to nftables; whether something of ours was removed."""
+        if self._monitor is None:
+            return False
+        try:
+            messages = self._monitor.notifications()
+        except OSError:
+            return True  # some were lost (ENOBUFS): ours may have been among them
+        name = self._table.encode()
+        for kind, body in messages:
+            if kind >> 8 == _SUBSYSTEM and kind & 0xFF in _REMOVALS:
+                found = dict(attributes(body[_NFGENMSG_BYTES:]))
+                if found.get(_ATTRIBUTE_TABLE, b"").rstrip(b"\0") == name:
+                    return True
+        return False

@@ -1,0 +1,301 @@
+"""Enisled's end of the resolver: starts it when first needed, finds it again, tells it names."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from enisle.linux.route import Route
+from enisle.model.network import Network
+from enisle.wire import frames
+from enisle.wire.frames import Message
+
+_log = logging.getLogger(__name__)
+
+GENERATION = 1  # of what is said on the socket; raised when the resolver of an older enisled would not understand
+SOCKET_NAME = "resolver.sock"
+_PORT = 53
+_PATIENCE_S = 2.0  # for an answer of the resolver, which never waits itself
+_RESTART_S = 1.0
+_SO_BINDTODEVICE = 25
+
+
+class Names:
+    """The resolver of one engine. ``resolv_conf`` and ``upstream_port`` are for tests.
+
+    What it does never waits and never fails: instances run on without names, and the log says why.
+    """
+
+    def __init__(self, run_root: Path, *, resolv_conf: Path, upstream_port: int = _PORT) -> None:
+        self._path = run_root / SOCKET_NAME
+        self._arguments = ["--resolv-conf", str(resolv_conf), "--upstream-port", str(upstream_port)]
+        self._connection: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._networks: dict[str, Network] = {}
+        self._sockets: dict[str, list[socket.socket]] = {}  # bound, and not handed over yet
+        self._told: dict[str, dict[str, list[list[str]]]] = {}
+        self._restart: asyncio.TimerHandle | None = None
+
+    async def open(self, networks: Sequence[Network]) -> None:
+        """Go on with the resolver that an earlier enisled left, if it is there, and listen on every network."""
+        running = await asyncio.to_thread(self._find)
+        if self._connection:
+            asyncio.get_running_loop().add_reader(self._connection.fileno(), self._on_readable)
+        with Route() as route:
+            for network in networks:
+                facts = _facts(network, route)
+                self._networks[network.id] = network
+                if running.get(network.id) != facts:
+                    self._bind(network)
+                if self._connection:
+                    self._hand_over(network, facts)
+        for gone in running.keys() - self._networks.keys():
+            self._send({"op": "drop", "network": gone})
+
+    def listen(self, network: Network) -> None:
+        """Answer on the gateway addresses of a network whose bridge is there."""
+        self._networks[network.id] = network
+        self._bind(network)
+        if self._connection:
+            with Route() as route:
+                self._hand_over(network, _facts(network, route))
+
+    def drop(self, network: Network) -> None:
+        """Answer no longer on that network."""
+        self._networks.pop(network.id, None)
+        for held in self._sockets.pop(network.id, []):
+            held.close()
+        self._send({"op": "drop", "network": network.id})
+
+    def serves(self, network: Network) -> bool:
+        """Whether its instances can ask us."""
+        return network.id in self._networks
+
+    def tell(self, network: Network, endpoint: str, names: Sequence[str], addresses: Sequence[str]) -> None:
+        """Make an endpoint known under its names; starts the resolver if it does not run yet."""
+        known = [list(names), list(addresses)]
+        self._told.setdefault(network.id, {})[endpoint] = known
+        if self._connection is None:
+            self._start()
+        else:
+            self._send({"op": "tell", "network": network.id, "endpoints": {endpoint: known}})
+
+    def tell_all(self, told: dict[str, dict[str, list[list[str]]]]) -> None:
+        """All that is to be known (network id -> endpoint id -> [names, addresses]), and nothing else."""
+        self._told = told
+        if self._connection:
+            self._tell_all()
+        elif told:
+            self._start()
+
+    def forget(self, network: Network, endpoint: str) -> None:
+        if self._told.get(network.id, {}).pop(endpoint, None):
+            self._send({"op": "forget", "network": network.id, "endpoint": endpoint})
+
+    async def close(self, *, keep: bool) -> None:
+        """Let go of the resolver; unless ``keep``, end it and wait until it has ended."""
+        if self._restart:
+            self._restart.cancel()
+        for held in self._sockets.values():
+            for one in held:
+                one.close()
+        self._sockets.clear()
+        self._restart = None
+        connection = self._connection
+        if connection:
+            asyncio.get_running_loop().remove_reader(connection.fileno())
+        if not keep:
+            if connection:
+                await asyncio.to_thread(_quit, connection)
+            if self._process:
+                await asyncio.to_thread(_reap, self._process)
+            self._path.unlink(missing_ok=True)
+        self._disconnect()
+
+    # the process
+
+    def _find(self) -> dict[str, Any]:
+        """Connect to the resolver of an earlier enisled; the facts of each network it answers on."""
+        with ExitStack() as undo:
+            connection = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC))
+            connection.settimeout(_PATIENCE_S)
+            try:
+                connection.connect(str(self._path))
+                frames.send(connection, {"op": "hello"})
+                decoder = frames.Decoder()
+                while not (messages := decoder.feed(data := frames.receive(connection)[0])):
+                    if not data:
+                        return {}
+                if messages[0]["generation"] != GENERATION:
+                    _quit(connection)
+                    return {}
+            except (OSError, frames.ProtocolError):
+                return {}
+            undo.pop_all()
+        self._connection = connection
+        return dict(messages[0]["networks"])
+
+    def _start(self) -> None:
+        """Start the process, hand it all networks and names. It need not be up for that: sockets queue."""
+        if not self._networks:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as control:
+                self._path.unlink(missing_ok=True)
+                control.bind(str(self._path))
+                self._path.chmod(0o600)
+                control.listen(8)
+                self._process = self._spawn(control)
+            self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            self._connection.settimeout(_PATIENCE_S)
+            self._connection.connect(str(self._path))
+        except OSError as error:
+            _log.error("the resolver could not be started, names are not resolved: %s", error)
+            self._disconnect()
+            return
+        asyncio.get_running_loop().add_reader(self._connection.fileno(), self._on_readable)
+        with Route() as route:
+            for network in list(self._networks.values()):
+                if network.id not in self._sockets:
+                    self._bind(network)
+                self._hand_over(network, _facts(network, route))
+        self._tell_all()
+
+    def _tell_all(self) -> None:
+        for network in self._networks:
+            self._send({"op": "tell_all", "network": network, "endpoints": self._told.get(network, {})})
+
+    def _spawn(self, control: socket.socket) -> subprocess.Popen[bytes]:
+        package_root = Path(__file__).resolve().parents[2]
+        return subprocess.Popen(
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "enisle.network.resolver",
+                "--control",
+                str(control.fileno()),
+                *self._arguments,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[control.fileno()],
+            start_new_session=True,
+            cwd="/",
+            env={"PYTHONPATH": str(package_root), "PATH": os.defpath},
+        )
+
+    def _on_readable(self) -> None:
+        """The resolver never speaks first: it has ended."""
+        with suppress(OSError):
+            if self._connection and self._connection.recv(4096):
+                return
+        _log.warning("the resolver has ended and is started again")
+        self._disconnect()
+        self._restart = asyncio.get_running_loop().call_later(_RESTART_S, self._start)
+
+    def _disconnect(self) -> None:
+        if self._connection:
+            asyncio.get_running_loop().remove_reader(self._connection.fileno())
+            self._connection.close()
+            self._connection = None
+        if self._process and self._process.poll() is not None:
+            self._process = None
+
+    # networks
+
+    def _bind(self, network: Network) -> None:
+        """Sockets for a network; where they cannot be had its instances are given the host's nameservers instead."""
+        for held in self._sockets.pop(network.id, []):
+            held.close()
+        with ExitStack() as undo:
+            bound = []
+            try:
+                for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                    one = undo.enter_context(_socket(network, kind))
+                    bound.append(one)
+            except OSError as error:
+                address = gateway(network)
+                _log.warning(
+                    "no names on network %s: %s:%d cannot be listened on: %s", network.name, address, _PORT, error
+                )
+                self._networks.pop(network.id, None)
+                return
+            undo.pop_all()
+        self._sockets[network.id] = bound
+
+    def _hand_over(self, network: Network, facts: Message) -> None:
+        bound = self._sockets.pop(network.id, None)
+        if bound:
+            message: Message = {"op": "listen", "network": network.id, "facts": facts, "fds": len(bound)}
+            self._send(message, [one.fileno() for one in bound])
+            for one in bound:
+                one.close()
+
+    def _send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        if self._connection is None:
+            return
+        try:
+            frames.send(self._connection, message, fds)
+        except OSError as error:
+            _log.warning("the resolver does not listen: %s", error)
+
+
+def _quit(connection: socket.socket) -> None:
+    """Tell a resolver to end, and wait until its sockets are free."""
+    with suppress(OSError):
+        frames.send(connection, {"op": "quit"})
+        while connection.recv(4096):
+            pass
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def gateway(network: Network) -> str:
+    """Where the resolver listens on a network: its gateway, IPv4 first; "" for a network that has none."""
+    return next(
+        (pool.gateway for pool in sorted(network.pools, key=lambda pool: ":" in pool.subnet) if pool.gateway), ""
+    )
+
+
+def _socket(network: Network, kind: int) -> socket.socket:
+    """A socket for queries that come from the network's bridge and nowhere else."""
+    address = gateway(network)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    one = socket.socket(family, kind | socket.SOCK_CLOEXEC)
+    try:
+        one.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, network.bridge.encode() + b"\0")
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.bind((address, _PORT))
+        if kind == socket.SOCK_STREAM:
+            one.listen(64)
+    except OSError:
+        one.close()
+        raise
+    return one
+
+
+def _facts(network: Network, route: Route) -> Message:
+    """What a listener depends on: as long as these are the same it can stay."""
+    return {
+        "name": network.name,
+        "bridge": route.index_of(network.bridge),
+        "gateway": gateway(network),
+        "subnets": [pool.subnet for pool in network.pools],
+        "internal": network.internal,
+        "names": not network.builtin,
+    }

@@ -1,0 +1,253 @@
+"""The resolver: a process that answers names for the instances of an engine, and survives it.
+
+Its listening sockets are made and handed over by :mod:`enisle.network.names`, each bound to its network's bridge, so
+that the socket a query came in by says whose it is. It gives up root before it reads the first byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import encodings.idna  # noqa: F401 - asyncio would import it late, when the files may be out of reach
+import os
+import socket
+import sys
+from collections import Counter
+from collections.abc import Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dnslib import RCODE
+
+from enisle.network import zone
+from enisle.network.names import GENERATION
+from enisle.network.upstream import Upstreams
+from enisle.network.zone import Zone
+from enisle.wire import frames
+from enisle.wire.frames import Message
+
+NOBODY = 65534
+IN_FLIGHT_AT_MOST = 512
+IN_FLIGHT_EACH = 64
+CONNECTIONS_AT_MOST = 128
+CONNECTIONS_EACH = 8
+IDLE_S = 10.0
+_PLAIN_UDP_BYTES = 65535
+
+
+class Refusals:
+    """Counts what is going on, in all and for each client, and says when it is too much."""
+
+    def __init__(self, total: int, each: int) -> None:
+        self._total, self._each = total, each
+        self._held: Counter[str] = Counter()
+
+    def enter(self, client: str) -> bool:
+        if self._held.total() >= self._total or self._held[client] >= self._each:
+            return False
+        self._held[client] += 1
+        return True
+
+    def leave(self, client: str) -> None:
+        self._held[client] -= 1
+        if not self._held[client]:
+            del self._held[client]
+
+
+class Listener(asyncio.DatagramProtocol):
+    """The resolver on one network, UDP and TCP."""
+
+    def __init__(self, resolver: Resolver, names: Zone, *, internal: bool) -> None:
+        self.names = names
+        self.internal = internal
+        self._resolver = resolver
+        self._transport: asyncio.DatagramTransport | None = None
+        self._server: asyncio.Server | None = None
+        self.facts: Message = {}
+
+    async def listen(self, udp: socket.socket, tcp: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, sock=udp)
+        self._server = await asyncio.start_server(self._on_connection, sock=tcp, limit=_PLAIN_UDP_BYTES + 2)
+
+    def close(self) -> None:
+        if self._transport:
+            self._transport.close()
+        if self._server:
+            self._server.close()
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        client = addr[0]
+        if not self._resolver.queries.enter(client):
+            return  # as if it had been lost: the client asks again
+        self._resolver.start(self._on_datagram(data, addr))
+
+    async def _on_datagram(self, data: bytes, addr: tuple[str, int]) -> None:
+        try:
+            reply = await self.reply(data, tcp=False)
+            if reply and self._transport and not self._transport.is_closing():
+                self._transport.sendto(reply, addr)
+        finally:
+            self._resolver.queries.leave(addr[0])
+
+    async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        client = str(writer.get_extra_info("peername", ("",))[0])
+        if not self._resolver.connections.enter(client):
+            writer.close()
+            return
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError):
+                await self._converse(reader, writer)
+        finally:
+            self._resolver.connections.leave(client)
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            async with asyncio.timeout(IDLE_S):
+                length = int.from_bytes(await reader.readexactly(2), "big")
+                data = await reader.readexactly(length)
+            reply = await self.reply(data, tcp=True)
+            if reply is None:
+                return
+            writer.write(len(reply).to_bytes(2, "big") + reply)
+            async with asyncio.timeout(IDLE_S):
+                await writer.drain()
+
+    async def reply(self, data: bytes, *, tcp: bool) -> bytes | None:
+        """The reply to a query; None for what is no query. An internal network's questions never leave the host."""
+        query = zone.parse(data)
+        if query is None:
+            return None
+        own = self.names.answer(query)
+        if own is not None:
+            return own
+        if self.internal:
+            return zone.failure(*query, RCODE.NXDOMAIN)
+        return await self._resolver.upstreams.ask(data, tcp=tcp) or zone.failure(*query, RCODE.SERVFAIL)
+
+
+class Resolver:
+    """All networks of one engine, told what to do over a unix socket by frames (``op``: see ``_obey``)."""
+
+    def __init__(self, upstreams: Upstreams) -> None:
+        self.upstreams = upstreams
+        self.queries = Refusals(IN_FLIGHT_AT_MOST, IN_FLIGHT_EACH)
+        self.connections = Refusals(CONNECTIONS_AT_MOST, CONNECTIONS_EACH)
+        self.quit = asyncio.Event()
+        self._listeners: dict[str, Listener] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run it beside."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def serve(self, control: socket.socket) -> None:
+        """Take orders until told to quit."""
+        loop = asyncio.get_running_loop()
+        control.setblocking(False)
+        accepting = loop.create_task(self._accept(control))
+        await self.quit.wait()
+        accepting.cancel()
+        for listener in self._listeners.values():
+            listener.close()
+
+    async def _accept(self, control: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            connection, _ = await loop.sock_accept(control)
+            self.start(self._listen_to(connection))
+
+    async def _listen_to(self, connection: socket.socket) -> None:
+        """Obey one engine until it goes; the networks stay as it left them."""
+        loop = asyncio.get_running_loop()
+        decoder, fds = frames.Decoder(), list[int]()
+        ready = asyncio.Event()
+        loop.add_reader(connection.fileno(), ready.set)
+        try:
+            while not self.quit.is_set():
+                await ready.wait()
+                ready.clear()
+                try:
+                    data, received = frames.receive(connection)
+                except BlockingIOError:
+                    continue
+                fds += received
+                if not data:
+                    return
+                for message in decoder.feed(data):
+                    taken = [fds.pop(0) for _ in range(message.get("fds", 0))]
+                    answer = await self._obey(message, taken)
+                    if answer is not None:
+                        await loop.sock_sendall(connection, frames.encode(answer))
+        except (OSError, frames.ProtocolError) as error:
+            print(f"enisle resolver: its engine's connection broke: {error}", file=sys.stderr)  # noqa: T201
+        finally:
+            loop.remove_reader(connection.fileno())
+            connection.close()
+            frames.close_all(fds)
+
+    async def _obey(self, message: Message, fds: list[int]) -> Message | None:
+        op, network = message["op"], message.get("network", "")
+        if op == "hello":
+            facts = {key: listener.facts for key, listener in self._listeners.items()}
+            return {"generation": GENERATION, "pid": os.getpid(), "networks": facts}
+        if op == "listen":
+            await self._listen(message, fds)
+        elif op == "drop":
+            listener = self._listeners.pop(network, None)
+            if listener:
+                listener.close()
+        elif op in ("tell", "tell_all") and network in self._listeners:
+            known = self._listeners[network].names
+            if op == "tell_all":
+                known.clear()
+            for endpoint, (names, addresses) in message["endpoints"].items():
+                known.tell(endpoint, names, addresses)
+        elif op == "forget" and network in self._listeners:
+            self._listeners[network].names.forget(message["endpoint"])
+        elif op == "quit":
+            self.quit.set()
+        return None
+
+    async def _listen(self, message: Message, fds: list[int]) -> None:
+        old = self._listeners.pop(message["network"], None)
+        if old:
+            old.close()
+        facts = message["facts"]
+        names = Zone(facts["name"], facts["subnets"], answers=facts["names"])
+        listener = Listener(self, names, internal=facts["internal"])
+        listener.facts = facts
+        udp, tcp = (socket.socket(fileno=fd) for fd in fds)
+        await listener.listen(udp, tcp)
+        self._listeners[message["network"]] = listener
+
+
+def _drop_privileges() -> None:
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+
+
+def main() -> None:
+    """``python -m enisle.network.resolver --control FD [--resolv-conf PATH]``; started by enisle.network.names."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--control", type=int, required=True)
+    parser.add_argument("--resolv-conf", type=Path, default=Path("/etc/resolv.conf"))
+    parser.add_argument("--upstream-port", type=int, default=53)
+    arguments = parser.parse_args()
+    _drop_privileges()
+    control = socket.socket(fileno=arguments.control)
+
+    async def serve() -> None:
+        await Resolver(Upstreams(arguments.resolv_conf, port=arguments.upstream_port)).serve(control)
+
+    asyncio.run(serve())
+
+
+if __name__ == "__main__":
+    main()
