@@ -71,10 +71,15 @@ def apply(root: int, stream: ByteSource, *, whiteouts: str = Whiteouts.NONE, lim
 
 def apply_with(root: int, stream: ByteSource, policy: Policy) -> Applied:
     """As :func:`apply`, under any policy."""
+    return apply_entries(root, TarReader(stream), policy)
+
+
+def apply_entries(root: int, reader: TarReader, policy: Policy) -> Applied:
+    """As :func:`apply_with`, from a reader (which may give its entries other names)."""
     mask = os.umask(0)
     target = _Target(root, policy)
     try:
-        return target.run(TarReader(stream))
+        return target.run(reader)
     finally:
         target.parents.close()
         os.umask(mask)

@@ -212,14 +212,14 @@ def find(root: int, path: bytes) -> tuple[bytes, bytes, os.stat_result]:
     return above, name, status
 
 
-def pack(root: int, path: str, sink: ByteSink) -> None:
+def pack(root: int, path: str, sink: ByteSink, *, shown_as: bytes | None = None) -> None:
     """Write the file or tree at ``path`` as a tar; names begin with the path's last component, as docker cp wants.
 
-    A link at the end is packed as a link. Mounts below are entered. FileNotFoundError when there is nothing.
+    ``shown_as`` is put in the place of that component. A link at the end is packed as a link. Mounts below are entered. FileNotFoundError when there is nothing.
     """
     raw = os.fsencode(path)
     above, name, status = find(root, raw)
-    base = raw.rstrip(b"/").rpartition(b"/")[2]
+    base = raw.rstrip(b"/").rpartition(b"/")[2] if shown_as is None else shown_as
     packer = Packer(sink)
     with directory(root, above) as parent:
         packer.add(parent, name or b".", status, base or b"/")
