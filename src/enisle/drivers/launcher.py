@@ -66,8 +66,9 @@ class LauncherClient:
             theirs.close()
         return ours
 
-    async def close(self, *, quit: bool = False) -> None:
-        """Let go of the launcher; with ``quit`` it ends (its keepers live on)."""
+    async def close(self, *, quit: bool = True) -> None:
+        """Let go of the launcher; with ``quit`` it ends (its keepers live on), as nobody needs it until the next
+        enisled."""
         self._closing = True
         for task in (self._opening, self._watch):
             if task is not None:

@@ -158,10 +158,10 @@ def test_files_of_the_engine_are_bound_where_they_are_there(tmp_path: Path) -> N
 
 
 def test_sysctls() -> None:
-    defaults = {"net/ipv4/ip_unprivileged_port_start": "0", "net/ipv4/ping_group_range": "0 2147483647"}
-    assert plan(sysctls={"net.core.somaxconn": "1"}).sysctls == {**defaults, "net/core/somaxconn": "1"}
-    assert plan(sysctls={"net/ipv4/conf/eth0.1/forwarding": "1"}).sysctls["net/ipv4/conf/eth0.1/forwarding"] == "1"
-    assert plan(network_mode="host", sysctls={"kernel.shmmax": "1"}).sysctls == {"kernel/shmmax": "1"}
+    defaults = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+    assert plan(sysctls={"net.core.somaxconn": "1"}).sysctls == {**defaults, "net.core.somaxconn": "1"}
+    assert plan(sysctls={"net/ipv4/conf/eth0.1/forwarding": "1"}).sysctls["net.ipv4.conf.eth0/1.forwarding"] == "1"
+    assert plan(network_mode="host", sysctls={"kernel.shmmax": "1"}).sysctls == {"kernel.shmmax": "1"}
 
 
 @pytest.mark.parametrize(

@@ -16,23 +16,26 @@ _NET_PREFIX = "net/"
 _KEY = re.compile(r"[a-zA-Z0-9_:@.-]+(/[a-zA-Z0-9_:@.-]+)+")
 _VALUE = re.compile(r"[ -~\t]{0,4096}")
 # Programs in a container need no capability for low ports and ping: the network namespace is theirs.
-_DEFAULTS = {"net/ipv4/ip_unprivileged_port_start": "0", "net/ipv4/ping_group_range": "0 2147483647"}
+_DEFAULTS = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+
+
+_SWAP = {ord("."): "/", ord("/"): "."}
 
 
 def key_path(key: str) -> str:
     """The key as a path below /proc/sys; both notations, a.b.c and a/b/c (where dots belong to a name)."""
     dot, slash = key.find("."), key.find("/")
     if slash < 0 or 0 <= dot < slash:
-        key = key.translate({ord("."): "/", ord("/"): "."})
+        key = key.translate(_SWAP)
     return key
 
 
 def sysctls(spec: InstanceSpec) -> dict[str, str]:
-    """Paths below /proc/sys and their values, defaults included. Invalid in Docker's words for what is not allowed."""
+    """Keys in the notation a.b.c and their values, defaults included. Invalid in Docker's words for what is not allowed."""
     own_network = spec.network_mode != "host" and not spec.network_mode.startswith("container:")
     planned = dict(_DEFAULTS) if own_network else {}
     for key, value in spec.sysctls.items():
-        planned[_checked(key, spec)] = value
+        planned[_checked(key, spec).translate(_SWAP)] = value
         if not _VALUE.fullmatch(value):
             raise Invalid(f"invalid value for sysctl {key!r}: {value[:80]!r}")
     return planned
