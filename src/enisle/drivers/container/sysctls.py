@@ -31,7 +31,7 @@ def key_path(key: str) -> str:
 
 
 def sysctls(spec: InstanceSpec) -> dict[str, str]:
-    """Keys in the notation a.b.c and their values, defaults included. Invalid in Docker's words for what is not allowed."""
+    """Keys in the notation a.b.c, and values, with the defaults. Invalid in Docker's words for what is not allowed."""
     own_network = spec.network_mode != "host" and not spec.network_mode.startswith("container:")
     planned = dict(_DEFAULTS) if own_network else {}
     for key, value in spec.sysctls.items():

@@ -1,0 +1,130 @@
+"""Compare enisle with dockerd and podman from Debian's packages; print one Markdown table.
+
+Usage: benchmarks/run [--count N] [--only enisle,dockerd,podman] [--skip storm,vm,...] [--profile] [--output FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.daemon import image_archive
+
+from benchmarks import measures
+from benchmarks.engines import Docker, Engine, Enisle, Podman
+from benchmarks.floor import floor
+from benchmarks.profile import profile
+from benchmarks.table import Row, render
+
+ENGINES: dict[str, type[Engine]] = {"enisle": Enisle, "dockerd": Docker, "podman": Podman}
+STORM_CONTAINERS = 200
+
+Measure = Callable[[Engine, int], list[float]]
+
+
+def rows() -> list[tuple[str, Row, Measure]]:
+    """Every row of the table with its measure; the first word is its name for --skip."""
+    return [
+        ("none", Row("run --rm --network none true", aim_ratio=0.25), measures.run_without_network),
+        ("net", Row("run --rm true, default network", aim_ratio=0.3), measures.run_with_network),
+        (
+            "api",
+            Row("API create+start+wait+remove, no network", aim=20),
+            lambda engine, count: measures.api_life(engine, count, "none"),
+        ),
+        (
+            "api-net",
+            Row("API create+start+wait+remove, bridge", aim=30),
+            lambda engine, count: measures.api_life(engine, count, "bridge"),
+        ),
+        ("exec", Row("exec true", aim_ratio=0.3), measures.exec_client),
+        ("api-exec", Row("API exec true", aim_ratio=0.3), measures.exec_api),
+        (
+            "memory",
+            Row("memory beside each idle container (PSS)", unit="KiB", aim=3 * 1024),
+            measures.memory_per_container,
+        ),
+    ]
+
+
+def measure(engine: Engine, table: list[tuple[str, Row, Measure]], options: argparse.Namespace) -> None:
+    """Fill in one engine's column. What an engine cannot do is reported and left empty."""
+    for name, row, take in table:
+        if name in options.skip:
+            continue
+        try:
+            row.samples[engine.name] = take(engine, options.count)
+        except (RuntimeError, OSError) as error:
+            print(f"  {engine.name}: {row.title}: {str(error).strip()[-400:]}", file=sys.stderr)
+            continue
+        print(f"  {engine.name}: {row.title}: {row.median(engine.name):.2f} {row.unit}", file=sys.stderr)
+
+
+def storm(engine: Engine, found: dict[str, Row]) -> None:
+    """200 containers; a row per phase."""
+    try:
+        for phase, seconds in measures.storm(engine, STORM_CONTAINERS).items():
+            title = f"{STORM_CONTAINERS} containers: {phase}"
+            found.setdefault(phase, Row(title, unit="s")).samples[engine.name] = [seconds]
+    except (RuntimeError, OSError) as error:
+        print(f"  {engine.name}: storm: {str(error).strip()[-400:]}", file=sys.stderr)
+
+
+def compare(options: argparse.Namespace, archive: Path, scratch: Path) -> str:
+    """Run all engines, one after the other, so that they do not take each other's CPU."""
+    table = rows()
+    storms: dict[str, Row] = {}
+    vm = Row("VM, cold boot: run --rm echo", note="")
+    base = Row("floor: the kernel's work alone (floor.c)")
+    base.samples["enisle"] = floor(archive, scratch, max(options.count, 10))
+    versions = []
+    for name in options.only:
+        engine = ENGINES[name](scratch)
+        try:
+            engine.start(archive)
+            versions.append(f"{name} {engine.version()}")
+            measure(engine, table, options)
+            if "storm" not in options.skip:
+                storm(engine, storms)
+            if isinstance(engine, Enisle) and "vm" not in options.skip:
+                vm.samples[name] = measures.vm_first_output(engine, max(options.count // 2, 5))
+        except (RuntimeError, OSError) as error:
+            print(f"  {name}: {error}", file=sys.stderr)
+        finally:
+            engine.stop()
+    machine = f"{os.cpu_count()} CPUs, Linux {platform.release()}, {time.strftime('%Y-%m-%d')}"
+    head = f"Medians of {options.count}; {', '.join(versions)}; {machine}.\n\n"
+    shown = [row for _name, row, _take in table] + [base, *storms.values()] + ([vm] if vm.samples else [])
+    return head + render(shown, list(options.only))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks/run", description=__doc__.partition("\n")[0])
+    parser.add_argument("--count", type=int, default=20, help="rounds per measure (default 20)")
+    parser.add_argument("--only", default="enisle,dockerd,podman", type=lambda text: text.split(","))
+    parser.add_argument("--skip", default="", type=lambda text: text.split(","), help="none,net,api,...,storm,vm")
+    parser.add_argument("--profile", action="store_true", help="also say where enisled's time goes")
+    parser.add_argument("--output", type=Path, help="write the Markdown there as well")
+    options = parser.parse_args()
+    archive = image_archive("busybox")
+    scratch = Path(tempfile.mkdtemp(prefix="enisle-bench-", dir="/var/tmp"))
+    try:
+        text = compare(options, archive, scratch)
+        if options.profile:
+            text += "\n```\n" + profile(Enisle(scratch), archive, 100) + "```\n"
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    print(text)
+    if options.output:
+        options.output.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""The engines that are compared, each started with directories, sockets and a network namespace of its own.
+
+dockerd and podman change the packet filter of the network namespace they run in; so each engine gets a fresh one, and
+the host's is left alone. All of them keep their data below one scratch directory.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from pathlib import Path
+
+from benchmarks.http_unix import Api
+
+IMAGE = "busybox:latest"
+_IN_NAMESPACE = ["unshare", "--net", "--"]
+
+
+def command(*args: str, timeout_s: float = 300, check: bool = True, env: dict[str, str] | None = None) -> str:
+    """Run a command; its output. RuntimeError with what it said when it fails."""
+    done = subprocess.run(
+        args, capture_output=True, text=True, timeout=timeout_s, check=False, env={**os.environ, **(env or {})}
+    )
+    if check and done.returncode != 0:
+        raise RuntimeError(f"{' '.join(args)}: exit code {done.returncode}: {done.stderr.strip()[-2000:]}")
+    return done.stdout
+
+
+class Engine(ABC):
+    """One engine. ``client`` is the command line that is timed; ``api_socket`` serves Docker's API."""
+
+    name: str
+    memory_of: str  # which process is there once per container
+    client: list[str]
+    client_env: dict[str, str]
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / self.name
+        self.root.mkdir()
+        self.api_socket = str(self.root / "api.sock")
+        self.client_env = {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def daemon(self) -> list[str]:
+        """The command of the long-running process, in its network namespace already."""
+
+    @abstractmethod
+    def version(self) -> str: ...
+
+    def start(self, archive: Path) -> None:
+        """Start it and load the image."""
+        script = 'ip link set lo up; exec "$@"'
+        with open(self.root / "daemon.log", "wb") as log:
+            self._process = subprocess.Popen(
+                [*_IN_NAMESPACE, "sh", "-c", script, "sh", *self.daemon()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, **self.client_env},
+            )
+        self._wait_for_answer()
+        command(*self.client, "load", "-i", str(archive), env=self.client_env)
+
+    def _wait_for_answer(self) -> None:
+        deadline = time.monotonic() + 60
+        while True:
+            with suppress(OSError, RuntimeError):
+                Api(self.api_socket).call("GET", "/version")
+                return
+            assert self._process is not None
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                tail = (self.root / "daemon.log").read_text(errors="replace")[-3000:]
+                raise RuntimeError(f"{self.name} did not come up:\n{tail}")
+            time.sleep(0.05)
+
+    def run(self, *args: str) -> str:
+        """Its client with these arguments; the output."""
+        return command(*self.client, *args, env=self.client_env)
+
+    def stop(self) -> None:
+        """Remove all containers, end it, and remove its files."""
+        if self._process is not None and self._process.poll() is None:
+            with suppress(RuntimeError, subprocess.TimeoutExpired):
+                ids = self.run("ps", "-aq").split()
+                if ids:
+                    self.run("rm", "-f", "-v", *ids)
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(30)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._clean()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def _clean(self) -> None:
+        """Undo what it leaves on the host besides files."""
+        for line in Path("/proc/self/mounts").read_text().splitlines()[::-1]:
+            where = line.split()[1]
+            if where.startswith(f"{self.root}/"):
+                command("umount", "-l", where, check=False)
+
+
+class Enisle(Engine):
+    """This engine, from this work tree."""
+
+    name = "enisle"
+    memory_of = "keeper"
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.client = ["docker"]
+        self.client_env = {"DOCKER_HOST": f"unix://{self.api_socket}", "DOCKER_CONFIG": str(self.root / "docker")}
+        self.label = f"bench{os.getpid()}"
+        self.profile: Path | None = None
+
+    def daemon(self) -> list[str]:
+        (self.root / "enisle.toml").write_text(f'name = "{self.label}"\n')
+        guest = Path("/var/cache/enisle-tests/guest")
+        if guest.is_dir():
+            shutil.copytree(guest, self.root / "data" / "guest", symlinks=True)
+        profiler = ["-m", "cProfile", "-o", str(self.profile)] if self.profile else []
+        roots = ["--data-root", str(self.root / "data"), "--run-root", str(self.root / "run")]
+        settings = ["--socket", self.api_socket, "--config", str(self.root / "enisle.toml")]
+        return [sys.executable, *profiler, "-m", "enisle.daemon.main", *roots, *settings]
+
+    def version(self) -> str:
+        return str(Api(self.api_socket).call("GET", "/version")["Version"])
+
+    @property
+    def pid(self) -> int:
+        """Of enisled."""
+        assert self._process is not None
+        return self._process.pid
+
+
+class Docker(Engine):
+    """dockerd and containerd from Debian's packages."""
+
+    name = "dockerd"
+    memory_of = "containerd-shim"
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.client = ["docker"]
+        self.client_env = {"DOCKER_HOST": f"unix://{self.api_socket}", "DOCKER_CONFIG": str(self.root / "docker")}
+        self._cgroup = f"enisle-bench-{os.getpid()}"
+
+    def daemon(self) -> list[str]:
+        roots = ["--data-root", str(self.root / "data"), "--exec-root", str(self.root / "exec")]
+        files = ["--pidfile", str(self.root / "pid"), "--config-file", str(self.root / "none.json")]
+        (self.root / "none.json").write_text("{}")
+        return ["dockerd", *roots, *files, "-H", f"unix://{self.api_socket}", "--cgroup-parent", self._cgroup]
+
+    def version(self) -> str:
+        return str(Api(self.api_socket).call("GET", "/version")["Version"])
+
+    def _clean(self) -> None:
+        super()._clean()
+        for mount in Path("/sys/fs/cgroup").iterdir():
+            with suppress(OSError):
+                (mount / self._cgroup).rmdir()
+
+
+class Podman(Engine):
+    """podman from Debian's packages. Its command line does the work itself; the service is there for API figures."""
+
+    name = "podman"
+    memory_of = "conmon"
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        roots = ["--root", str(self.root / "data"), "--runroot", str(self.root / "run")]
+        self._base = ["podman", *roots, "--tmpdir", str(self.root / "tmp"), "--cgroup-manager=cgroupfs"]
+        self.client_env = {"CONTAINERS_CONF": str(self.root / "containers.conf")}
+        (self.root / "containers.conf").write_text(f'[network]\nnetwork_config_dir = "{self.root}/networks"\n')
+        (self.root / "networks").mkdir()
+        self.client = self._base
+
+    def daemon(self) -> list[str]:
+        return [*self._base, "system", "service", "--time=0", f"unix://{self.api_socket}"]
+
+    def start(self, archive: Path) -> None:
+        super().start(archive)
+
+    def _wait_for_answer(self) -> None:
+        super()._wait_for_answer()
+        assert self._process is not None
+        # The client makes networks itself, so it has to be in the same namespace as the service.
+        self.client = ["nsenter", f"--net=/proc/{self._process.pid}/ns/net", "--", *self._base]
+
+    def version(self) -> str:
+        return command("podman", "version", "--format", "{{.Client.Version}}").strip()
