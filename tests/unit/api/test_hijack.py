@@ -16,7 +16,7 @@ from enisle.api.app import make_app
 from enisle.api.framing import STDOUT, frame
 from enisle.api.server import serve
 from enisle.model.instance import Status
-from tests.unit.api.conftest import Client, head, read_head
+from tests.unit.api.conftest import Client, head, read_head, until
 from tests.unit.api.fake_engine import FakeEngine
 
 UPGRADE = {"Host": "docker", "Connection": "Upgrade", "Upgrade": "tcp"}
@@ -154,8 +154,7 @@ async def _held(path: Path) -> AsyncIterator[tuple[_HeldEngine, socket.socket, s
         await loop.sock_connect(mine, str(path))
         await loop.sock_sendall(mine, head("POST", "/containers/web/attach?stream=1&stdin=1", UPGRADE))
         assert b"101 UPGRADED" in await loop.sock_recv(mine, 4096)
-        while serving.connections or not engine.held:
-            await asyncio.sleep(0)
+        await until(lambda: bool(engine.held) and not serving.connections)
         with socket.socket(fileno=engine.held[0]) as theirs:
             theirs.setblocking(False)
             yield engine, mine, theirs

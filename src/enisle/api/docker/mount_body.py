@@ -206,6 +206,8 @@ def _check_target(target: str, problem: str) -> None:
 
 
 def _check_volume_name(name: str) -> None:
+    if len(name) == 1:
+        raise Invalid(f"create {name}: volume name is too short, names should be at least two alphanumeric characters")
     if not _VOLUME_NAME.fullmatch(name):
         raise Invalid(
             f'create {name}: "{name}" includes invalid characters for a local volume name, only '
