@@ -253,8 +253,8 @@ class _NotForked(Internal):
         super().__init__("The keeper did not come up.")
 
 
-def nic_plan(endpoint: Endpoint) -> NicPlan:
-    """One NIC, from its endpoint."""
+def nic_plan(endpoint: Endpoint, *, published: bool = False) -> NicPlan:
+    """One NIC, from its endpoint. ``published``: with ports published, which the instance itself may use as well."""
     return NicPlan(
         name=endpoint.name,
         host_ifname=endpoint.host_ifname,
@@ -264,6 +264,8 @@ def nic_plan(endpoint: Endpoint) -> NicPlan:
         gateway4=endpoint.gateway4,
         gateway6=endpoint.gateway6,
         mtu=endpoint.mtu,
+        hairpin=published,
+        isolated=endpoint.isolated,
     )
 
 

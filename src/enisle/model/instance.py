@@ -228,6 +228,7 @@ class Endpoint:
     gateway4: str = ""
     gateway6: str = ""
     mtu: int = 1500
+    isolated: bool = False  # does not reach its neighbours on the network, nor they it
     aliases: tuple[str, ...] = ()
     dns_names: tuple[str, ...] = ()
     request: EndpointRequest | None = None

@@ -82,7 +82,8 @@ class NicPlan:
     """One NIC of an instance on a bridge of the host: a veth for a container, a tap for a VM.
 
     The keeper makes ``host_ifname`` and enslaves it to ``bridge``. Inside it is called ``name`` and has the MAC and
-    the addresses (CIDR strings). ``gateway4``/``gateway6`` are "" where the network has no way out.
+    the addresses (CIDR strings). ``gateway4``/``gateway6`` are "" where the network has no way out. ``hairpin`` and
+    ``isolated`` are options of the bridge's port.
     """
 
     name: str
@@ -94,6 +95,8 @@ class NicPlan:
     gateway6: str = ""
     mtu: int = 1500
     routes: list[list[str]] = field(default_factory=list)  # [destination CIDR, via]
+    hairpin: bool = False
+    isolated: bool = False
 
 
 @dataclass(slots=True, kw_only=True)

@@ -45,7 +45,7 @@ def container_plan(launch: Launch, facts: HostFacts, *, cgroup_parent: str) -> C
         sysctls=sysctls(spec),
         cgroup_parent=cgroup_path(spec, cgroup_parent),
         limits=limits_plan(spec.resources),
-        nics=[nic_plan(endpoint) for endpoint in launch.endpoints],
+        nics=[nic_plan(endpoint, published=bool(launch.port_sockets)) for endpoint in launch.endpoints],
         log=log_plan(instance, launch.log_path),
         exit_file=str(launch.directory / EXIT_FILE),
     )
