@@ -14,7 +14,9 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
+from enisle.drivers.base import nic_plan
 from enisle.linux.nftables import Nftables, NftablesError
+from enisle.linux.nics import plug
 from enisle.linux.route import Route
 from enisle.model.ids import NetworkId, new_id
 from enisle.model.instance import BoundPort, EndpointRequest, PublishedPort
@@ -167,33 +169,8 @@ class Instance(Namespace):
         networks = self.host.networks
         self.endpoint = self.host.do(networks.attach(self.network, self.id, [self.name], self._request, 0))
         self.ipv4 = self.endpoint.ipv4.partition("/")[0]
-        self.host.run(self._plug)
-        self.run(self._configure)
-        self.host.run(_wait_carrier, self.endpoint.host_ifname)
+        self.host.run(plug, [nic_plan(self.endpoint, published=True)], self.pid)
         return self
-
-    def _plug(self) -> None:
-        with Route() as route:
-            route.create_veth(
-                self.endpoint.host_ifname,
-                self.endpoint.name,
-                peer_pid=self.pid,
-                master=self.endpoint.bridge,
-                peer_mac=self.endpoint.mac,
-                mtu=self.endpoint.mtu,
-                up=True,
-            )
-
-    def _configure(self) -> None:
-        _loopback_up()
-        with Route() as route:
-            route.configure(
-                self.endpoint.name,
-                mtu=self.endpoint.mtu,
-                addresses=[cidr for cidr in (self.endpoint.ipv4, self.endpoint.ipv6) if cidr],
-                gateway4=self.endpoint.gateway4,
-                gateway6=self.endpoint.gateway6,
-            )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

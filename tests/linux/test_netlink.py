@@ -150,7 +150,7 @@ def test_isolated_ports_and_moves(host: Namespace, inside: Namespace) -> None:
         with Route() as route:
             route.create_bridge("br0", up=True)
             route.create_veth("v0", "v1", master="br0", up=True)
-            route.set_isolated("v0")
+            route.set_port("v0", hairpin=True, isolated=True)
             route.set_namespace("v1", inside.pid)
             return route.exists("v1")
 

@@ -114,6 +114,7 @@ class NetlinkSocket:
 
     def join_group(self, group: int) -> None:
         """Receive the notifications of a multicast group with :meth:`notifications`."""
+        self._socket.bind((0, 0))  # without an address the kernel takes us for the sender and leaves us out
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
         self._socket.setblocking(False)
 

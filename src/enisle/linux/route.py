@@ -36,7 +36,7 @@ _RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
 _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_NET_NS_PID, _IFLA_NET_NS_FD, _IFLA_PROTINFO = 10, 18, 19, 28, 12
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
-_IFLA_BRPORT_ISOLATED = 33
+_IFLA_BRPORT_MODE, _IFLA_BRPORT_ISOLATED = 4, 33
 _IFLA_OPERSTATE = 16
 _IF_OPER_UP = b"\6"
 _CARRIER_POLL_S = 0.0003
@@ -216,11 +216,15 @@ class Route(NetlinkSocket):
         """Move a link to the network namespace of a process."""
         self._set_link(name, uint32(_IFLA_NET_NS_PID, pid), f"namespace of process {pid}")
 
-    def set_isolated(self, name: str) -> None:
-        """Keep a bridge port from reaching other isolated ports of its bridge."""
-        info = nested(_IFLA_PROTINFO | NLA_F_NESTED, attribute(_IFLA_BRPORT_ISOLATED, b"\1"))
+    def set_port(self, name: str, *, hairpin: bool = False, isolated: bool = False) -> None:
+        """Options of a bridge port. ``hairpin``: frames may go back out by the port they came in by.
+
+        ``isolated``: the port does not reach other isolated ports of its bridge.
+        """
+        options = attribute(_IFLA_BRPORT_MODE, bytes([hairpin])) + attribute(_IFLA_BRPORT_ISOLATED, bytes([isolated]))
+        info = nested(_IFLA_PROTINFO | NLA_F_NESTED, options)
         message = _IFINFO.pack(socket.AF_BRIDGE, 0, self.index_of(name), 0, 0) + info
-        self.request(_RTM_NEWLINK, 0, message, f"set link {name} isolated")
+        self.request(_RTM_NEWLINK, 0, message, f"set options of bridge port {name}")
 
     def _set_link(self, name: str, body: bytes, what: str, *, flags: int = 0, change: int = 0) -> None:
         message = _IFINFO.pack(0, 0, 0, flags, change) + text(_IFLA_IFNAME, name) + body

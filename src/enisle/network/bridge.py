@@ -19,7 +19,7 @@ from enisle.network import definitions, devices, host, ports, records, resolv_co
 from enisle.network.addresses import Subnet, mac_of
 from enisle.network.firewall import Firewall
 from enisle.network.names import Names, gateway
-from enisle.network.ruleset import Forward
+from enisle.network.ruleset import ICC, Forward
 
 _log = logging.getLogger(__name__)
 
@@ -221,6 +221,7 @@ class BridgeNetworks:
             gateway4=next((address for subnet, address in gateways.items() if ":" not in subnet), ""),
             gateway6=next((address for subnet, address in gateways.items() if ":" in subnet), ""),
             mtu=network.mtu,
+            isolated=network.options.get(ICC) == "false",
             aliases=tuple(request.aliases),
             dns_names=tuple(dict.fromkeys(known)),
             request=request,

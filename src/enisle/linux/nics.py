@@ -1,0 +1,84 @@
+"""The NIC of an instance in a network namespace of its own, made whole from the host's side. Standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from enisle.linux.namespaces import CLONE_NEWNET, setns
+from enisle.linux.route import Route
+
+
+class Nic(Protocol):
+    """What a NIC is to be; fields as of wire.plans.NicPlan."""
+
+    name: str
+    host_ifname: str
+    bridge: str
+    mac: str
+    addresses: list[str]
+    gateway4: str
+    gateway6: str
+    mtu: int
+    routes: list[list[str]]
+    hairpin: bool
+    isolated: bool
+
+
+@contextlib.contextmanager
+def visiting(namespace: int) -> Iterator[None]:
+    """Have the calling thread in that network namespace, and back in its own after."""
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        setns(namespace, CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            setns(own, CLONE_NEWNET)
+    finally:
+        os.close(own)
+
+
+@contextlib.contextmanager
+def _namespace_of(pid: int) -> Iterator[int]:
+    fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def plug(nics: Sequence[Nic], pid: int) -> None:
+    """Join the network namespace of a process to the bridges of its NICs, each by a veth pair; bring up its loopback.
+
+    Returns when the links carry traffic, so that the first packet of whoever runs inside is not lost. For the
+    namespace's creator, before the program inside is let go. OSError names what failed; what was made until then
+    goes with the namespace.
+    """
+    with Route() as route, _namespace_of(pid) as namespace:
+        for nic in nics:
+            route.create_veth(
+                nic.host_ifname,
+                nic.name,
+                peer_fd=namespace,
+                master=nic.bridge,
+                peer_mac=nic.mac,
+                mtu=nic.mtu,
+                up=True,
+            )
+            if nic.hairpin or nic.isolated:
+                route.set_port(nic.host_ifname, hairpin=nic.hairpin, isolated=nic.isolated)
+        with visiting(namespace), Route() as inside:
+            inside.link_up("lo")
+            for nic in nics:
+                inside.configure(
+                    nic.name,
+                    addresses=nic.addresses,
+                    gateway4=nic.gateway4,
+                    gateway6=nic.gateway6,
+                    routes=nic.routes,
+                )
+        for nic in nics:
+            route.wait_carrier(nic.host_ifname)
