@@ -181,15 +181,17 @@ class Podman(Engine):
         roots = ["--root", str(self.root / "data"), "--runroot", str(self.root / "run")]
         self._base = ["podman", *roots, "--tmpdir", str(self.root / "tmp"), "--cgroup-manager=cgroupfs"]
         self.client_env = {"CONTAINERS_CONF": str(self.root / "containers.conf")}
-        (self.root / "containers.conf").write_text(f'[network]\nnetwork_config_dir = "{self.root}/networks"\n')
+        # It would raise limits, which takes a capability that not every host's root has; and crun does not take hosts
+        # with both versions of cgroups.
+        (self.root / "containers.conf").write_text(
+            '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]\n'
+            f'[engine]\nruntime = "runc"\n[network]\nnetwork_config_dir = "{self.root}/networks"\n'
+        )
         (self.root / "networks").mkdir()
         self.client = self._base
 
     def daemon(self) -> list[str]:
         return [*self._base, "system", "service", "--time=0", f"unix://{self.api_socket}"]
-
-    def start(self, archive: Path) -> None:
-        super().start(archive)
 
     def _wait_for_answer(self) -> None:
         super()._wait_for_answer()
