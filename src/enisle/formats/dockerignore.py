@@ -1,0 +1,105 @@
+"""``.dockerignore``: which paths of a build context are left out.
+
+Rules as in Docker's documentation of the file: one pattern a line, ``#`` comments, ``!`` takes back, ``**`` spans
+folders, the last pattern that fits decides, and a pattern that fits a folder fits what is in it.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from dataclasses import dataclass
+
+from enisle.errors import Invalid
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """One line: a compiled pattern, and whether it takes back."""
+
+    expression: re.Pattern[str]
+    negated: bool
+
+
+class Ignore:
+    """The decision for every path of one context."""
+
+    def __init__(self, patterns: list[str]) -> None:
+        self._patterns = [compiled for text in patterns if (compiled := _pattern(text)) is not None]
+        self.has_exceptions = any(pattern.negated for pattern in self._patterns)
+
+    def matches(self, path: str) -> bool:
+        """Whether the path (relative, with slashes) is left out, by itself or because a folder above it is."""
+        ignored = False
+        parts = path.split("/")
+        prefixes = ["/".join(parts[: count + 1]) for count in range(len(parts))]
+        for pattern in self._patterns:
+            if ignored != pattern.negated:
+                continue
+            if any(pattern.expression.fullmatch(prefix) for prefix in prefixes):
+                ignored = not pattern.negated
+        return ignored
+
+
+def parse(text: str) -> Ignore:
+    """The file's text. Raises Invalid on a malformed pattern."""
+    lines = (line.strip() for line in text.removeprefix("\ufeff").splitlines() if not line.startswith("#"))
+    return Ignore([line for line in lines if line])
+
+
+def _pattern(text: str) -> Pattern | None:
+    negated = text.startswith("!")
+    body = text[1:].strip() if negated else text
+    if negated and not body:
+        raise Invalid('illegal exclusion pattern: "!"')
+    body = posixpath.normpath(body).lstrip("/")
+    if body in ("", "."):
+        return None
+    return Pattern(compile_pattern(body), negated)
+
+
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    """A pattern of Go's filepath.Match with ``**`` as a regular expression for whole paths."""
+    out: list[str] = []
+    index = 0
+    while index < len(pattern):
+        character = pattern[index]
+        if pattern.startswith("**", index):
+            index += 2
+            if pattern.startswith("/", index):
+                index += 1
+                out.append("(?:.*/)?")
+            else:
+                out.append(".*")
+            continue
+        if character == "*":
+            out.append("[^/]*")
+        elif character == "?":
+            out.append("[^/]")
+        elif character == "[":
+            piece, index = _character_class(pattern, index)
+            out.append(piece)
+            continue
+        elif character == "\\":
+            index += 1
+            if index >= len(pattern):
+                raise Invalid(f"syntax error in pattern: {pattern}")
+            out.append(re.escape(pattern[index]))
+        else:
+            out.append(re.escape(character))
+        index += 1
+    try:
+        return re.compile("".join(out), re.DOTALL)
+    except re.error as error:
+        raise Invalid(f"syntax error in pattern: {pattern}") from error
+
+
+def _character_class(pattern: str, index: int) -> tuple[str, int]:
+    end = pattern.find("]", index + 2)
+    if end < 0:
+        raise Invalid(f"syntax error in pattern: {pattern}")
+    body = pattern[index + 1 : end]
+    negated = body.startswith("^")
+    body = body[1:] if negated else body
+    escaped = re.sub(r"([\[\]\\&~|])", r"\\\1", body.replace("\\", ""))
+    return f"[{'^' if negated else ''}{escaped}]", end + 1
