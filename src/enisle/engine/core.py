@@ -41,6 +41,7 @@ class Settings:
     name: str = "enisle"
     data_root: Path
     run_root: Path
+    version: str = "0.0.0"
     debug: bool = False
     insecure_registries: tuple[str, ...] = ()
     default_network: str = "bridge"

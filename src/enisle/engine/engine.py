@@ -59,12 +59,18 @@ class Engine:
         self.networks = Networks(self._core)
         self.system = System(self._core)
 
+    @property
+    def has_running(self) -> bool:
+        """Whether anything runs, which needs networks and launcher."""
+        return any(slot.running is not None for slot in self._core.slots)
+
     async def open(self, *, store_was_lost: bool = False) -> None:
         """Make the records true. ``store_was_lost``: the store is an old backup, so orphans are taken back."""
         (self._core.settings.data_root / "instances").mkdir(parents=True, exist_ok=True, mode=0o711)
         await self.volumes.open()
         await self._core.network_provider.open()
         await reconcile(self._core, self.execs, store_was_lost=store_was_lost)
+        await self._journal.flush()
 
     async def close(self) -> None:
         """Let go of everything that runs, store what is pending. The adapters are closed by who made them."""

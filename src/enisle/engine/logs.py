@@ -49,12 +49,14 @@ async def _lines(
     if tail is not None:
         index, offset = tail_start(paths, tail) if tail > 0 else _at_end(paths)
     position: Path | None = paths[index]
+    last_try = False
     while position is not None:
         try:
             segment = Segment(position)
         except FileNotFoundError:
-            if not await _wait(event, end):
+            if last_try:
                 return
+            last_try = not await _wait(event, end)
             position = path
             continue
         with segment:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import enisle
 from enisle.contracts import HostCapability, LayerUse
 from enisle.engine.core import Core
 from enisle.engine.volumes import Volumes
@@ -99,7 +98,7 @@ class System:
     def version(self) -> dict[str, Any]:
         """version, git_commit, build_time, python, os, arch, kernel_version."""
         return {
-            "version": getattr(enisle, "__version__", "0.1.0"),
+            "version": self._core.settings.version,
             "git_commit": "",
             "build_time": "",
             "python": platform.python_version(),

@@ -1,0 +1,158 @@
+"""enisled's settings: a TOML file, and flags that win over it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from enisle.errors import Invalid
+
+DEFAULT_CONFIG = Path("/etc/enisle/enisle.toml")
+_NAME = re.compile(r"[a-z][a-z0-9]{0,9}")
+"""Host names are made of it: a bridge is called <name>0, and a link's name has 15 characters at most."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Network:
+    """``subnet``: of the default bridge, "" chooses a free one."""
+
+    subnet: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Images:
+    """``insecure_registries``: hosts spoken to by HTTP, or without checking their certificate; ``mirrors`` of
+    docker.io are asked first."""
+
+    insecure_registries: tuple[str, ...] = ()
+    mirrors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Vm:
+    """``accelerator``: "" proves KVM and falls back to TCG; "kvm" or "tcg" insists."""
+
+    accelerator: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Log:
+    """``level`` of enisled's own messages: debug, info, warning, error."""
+
+    level: str = "info"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """Everything that can be set. ``name`` tells several engines on one host apart."""
+
+    name: str = "enisle"
+    data_root: Path = Path("/var/lib/enisle")
+    run_root: Path = Path("/run/enisle")
+    socket: Path = Path()
+    group: str = "enisle"
+    debug: bool = False
+    network: Network = Network()
+    images: Images = Images()
+    vm: Vm = Vm()
+    log: Log = Log()
+
+    @property
+    def socket_path(self) -> Path:
+        """Where clients connect: run_root/enisle.sock unless set."""
+        return self.socket if self.socket != Path() else self.run_root / "enisle.sock"
+
+
+_SECTIONS: dict[str, type[Any]] = {"network": Network, "images": Images, "vm": Vm, "log": Log}
+
+
+def parse_toml(text: str, source: str) -> Config:
+    """The settings of a TOML document. Invalid names the setting that is unknown or of the wrong type."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise Invalid(f"{source}: {error}") from error
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        section = _SECTIONS.get(key)
+        if section is None:
+            given[key] = _checked(Config, key, value, f"{source}: {key}")
+        elif isinstance(value, dict):
+            settings = {name: _checked(section, name, each, f"{source}: {key}.{name}") for name, each in value.items()}
+            given[key] = section(**settings)
+        else:
+            raise Invalid(f"{source}: [{key}] is a table of settings, not a value")
+    return Config(**given)
+
+
+def _checked(section: type[Any], name: str, value: object, where: str) -> Any:
+    """The value as its field wants it."""
+    hint = get_type_hints(section).get(name)
+    if hint is None or name in _SECTIONS:
+        known = ", ".join(sorted(field.name for field in fields(section)))
+        raise Invalid(f"{where}: no such setting", remedy=f"There are: {known}.")
+    if hint is Path and isinstance(value, str) and value:
+        return Path(value)
+    if hint == tuple[str, ...] and isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return tuple(value)
+    if hint in (str, bool) and type(value) is hint:
+        return value
+    expected = {Path: "a path", str: "a text", bool: "true or false"}.get(hint, "a list of texts")
+    raise Invalid(f"{where}: {value!r} is not {expected}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """enisled's command line."""
+    made = argparse.ArgumentParser(
+        prog="enisled", description="The engine of Enisle: containers and VMs of OCI images."
+    )
+    made.add_argument("--data-root", type=Path, metavar="DIR", help="images, volumes, state (/var/lib/enisle)")
+    made.add_argument("--run-root", type=Path, metavar="DIR", help="sockets of what runs (/run/enisle)")
+    made.add_argument("--socket", type=Path, metavar="PATH", help="where clients connect (RUN_ROOT/enisle.sock)")
+    made.add_argument("--config", type=Path, metavar="FILE", help=f"settings in TOML ({DEFAULT_CONFIG})")
+    made.add_argument("--name", help="name of this engine, to tell several on one host apart (enisle)")
+    made.add_argument("--debug", action="store_true", help="log everything")
+    made.add_argument("--version", action="store_true", help="print the version and end")
+    return made
+
+
+def load(arguments: Sequence[str]) -> Config:
+    """The settings in force. Invalid: a setting is wrong, or the file named is missing."""
+    options = parser().parse_args(arguments)
+    config = _from_file(options.config)
+    given = {name: getattr(options, name) for name in ("data_root", "run_root", "socket", "name")}
+    config = replace(config, **{name: value for name, value in given.items() if value is not None})
+    if options.debug:
+        config = replace(config, debug=True)
+    return _check(config)
+
+
+def _from_file(path: Path | None) -> Config:
+    try:
+        return parse_toml((path or DEFAULT_CONFIG).read_text(), str(path or DEFAULT_CONFIG))
+    except FileNotFoundError:
+        if path is not None:
+            raise Invalid(f"settings file {path} does not exist") from None
+        return Config()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid(f"settings file {path or DEFAULT_CONFIG} cannot be read: {error}") from error
+
+
+def _check(config: Config) -> Config:
+    if not _NAME.fullmatch(config.name):
+        raise Invalid(f"name {config.name!r} is not 1 to 10 lower-case letters and digits, a letter first")
+    if config.vm.accelerator not in ("", "kvm", "tcg"):
+        raise Invalid(f"vm.accelerator {config.vm.accelerator!r} is neither kvm nor tcg")
+    if config.log.level not in ("debug", "info", "warning", "error"):
+        raise Invalid(f"log.level {config.log.level!r} is none of debug, info, warning, error")
+    return replace(
+        config,
+        data_root=config.data_root.absolute(),
+        run_root=config.run_root.absolute(),
+        socket=config.socket_path.absolute(),
+    )

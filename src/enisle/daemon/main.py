@@ -1,0 +1,102 @@
+"""enisled in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from enisle.daemon import config as configuration
+from enisle.daemon.listening import bind
+from enisle.daemon.notify import notify
+from enisle.daemon.roots import held
+from enisle.errors import EnisleError
+
+if TYPE_CHECKING:
+    from enisle.daemon.config import Config
+
+STOP_TIMEOUT_S = 8.0
+
+log = logging.getLogger("enisle.daemon")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0 after SIGTERM or SIGINT, 1 when it could not start."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if "--version" in words:
+        from enisle.daemon.version import version
+
+        sys.stdout.write(f"enisled {version()}\n")
+        return 0
+    try:
+        config = configuration.load(words)
+        _set_up_log(config)
+        with held(config.data_root, "data root", 0o700), held(config.run_root, "run root", 0o711):
+            return _run(config)
+    except EnisleError as error:
+        sys.stderr.write(f"enisled: {error}\n")
+        return 1
+
+
+def _set_up_log(config: Config) -> None:
+    """Messages to stderr: with a time unless the journal, which has its own, takes them."""
+    level = "debug" if config.debug else config.log.level
+    form = "%(levelname)s %(name)s: %(message)s"
+    if not _stderr_is_journal():
+        form = "%(asctime)s.%(msecs)03d " + form
+    logging.basicConfig(level=level.upper(), format=form, datefmt="%Y-%m-%d %H:%M:%S", stream=sys.stderr)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    logging.getLogger("aiohttp").setLevel(logging.WARNING)
+
+
+def _stderr_is_journal() -> bool:
+    import os
+
+    return "JOURNAL_STREAM" in os.environ
+
+
+def _run(config: Config) -> int:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop, debug=False) as runner:
+        return runner.run(_serve(config))
+
+
+async def _serve(config: Config) -> int:
+    """Open the engine, serve clients until a signal says to stop, let go of everything."""
+    from enisle.api.app import make_app
+    from enisle.api.server import serve
+    from enisle.daemon.wiring import opened
+
+    began = time.monotonic()
+    stop = _stop_event()
+    async with opened(config) as engine:
+        sock = bind(config.socket_path, config.group)
+        serving = await serve(make_app(engine), [sock])
+        log.info("ready in %.0f ms: listening on %s", (time.monotonic() - began) * 1000, config.socket_path)
+        notify("READY=1")
+        await stop.wait()
+        notify("STOPPING=1")
+        log.info("stopping; what runs goes on running")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(serving.close(), STOP_TIMEOUT_S / 2)
+        with contextlib.suppress(FileNotFoundError):
+            config.socket_path.unlink()
+    return 0
+
+
+def _stop_event() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+if __name__ == "__main__":
+    sys.exit(main())
