@@ -320,12 +320,13 @@ class NetworkProvider(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HostCapability:
-    """One line of ``enisle doctor``."""
+    """One line of ``enisle doctor``. ``wall``: what cannot work without it: "container", "vm", "both"; "": none."""
 
     name: str
     ok: bool
     detail: str
     remedy: str = ""
+    wall: str = ""
 
 
 def layer_digest(chain: Digest) -> str:
