@@ -22,7 +22,7 @@ def apply_changes(config: ImageConfig, changes: Sequence[str]) -> ImageConfig:
         word, _, rest = change.strip().partition(" ")
         apply = _INSTRUCTIONS.get(word.upper())
         if apply is None:
-            raise Invalid(f"{word.lower() or change!r} is not a valid change command")
+            raise Invalid(f"{word.lower()} is not a valid change command")
         config = apply(config, rest.strip())
     return config
 
