@@ -53,9 +53,15 @@ class Listing:
         elif pattern and pattern != "table":
             self._show_template(pattern, [row(item) for item in objects])
         else:
-            chosen = [(key, column) for key, column in self._columns if key not in hidden]
-            rows = [row(item) for item in objects]
-            table.show([column for _, column in chosen], [[str(line[key]) for key, _ in chosen] for line in rows])
+            table.show(*self.cells(objects, row, hidden=hidden))
+
+    def cells(
+        self, objects: Sequence[Any], row: Callable[[Any], Row], *, hidden: frozenset[str] = frozenset()
+    ) -> tuple[list[table.Column], list[list[str]]]:
+        """Columns and rows of the table."""
+        chosen = [(key, column) for key, column in self._columns if key not in hidden]
+        lines = [row(item) for item in objects]
+        return [column for _, column in chosen], [[str(line[key]) for key, _ in chosen] for line in lines]
 
     def _show_template(self, pattern: str, rows: list[Row]) -> None:
         if pattern in ("json", "{{json .}}"):

@@ -38,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"enisle {own_version()}")
             return 0
         if options.help or not rest:
-            from enisle.cli import help
+            from enisle.cli import manual
 
-            return help.show(rest)
+            return manual.show(rest)
         return _run(rest, Context(host=options.host, debug=debug))
     except Failed as failed:
         return failed.exit_code
@@ -68,9 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: list[str], context: Context) -> int:
     name, command, rest = find(words)
     if "--help" in _own_words(command, rest) or ("-h" in rest[:1] and not _has_short(command, "h")):
-        from enisle.cli import help
+        from enisle.cli import manual
 
-        return help.show(name.split())
+        return manual.show(name.split())
     try:
         options, arguments = parse(command.flags, rest, interspersed=command.interspersed)
         command.check_arguments(name, arguments)
@@ -87,16 +87,16 @@ def find(words: Sequence[str]) -> tuple[str, Command, list[str]]:
     first, *rest = words
     group = tree.GROUPS.get(first)
     if group is None:
-        path = tree.TOP.get(first)
+        path = tree.TOP.get(first) or tree.HIDDEN.get(first)
         if path is None:
             close = nearest(first, [*tree.TOP, *tree.GROUPS])
             hint = f"\nDid you mean 'enisle {close}'?" if close else ""
             raise UsageError(f"'{first}' is not an enisle command.{hint}")
         return first, tree.load(path), rest
     if not rest or rest[0].startswith("-"):
-        from enisle.cli import help
+        from enisle.cli import manual
 
-        raise Failed(help.show([first]))
+        raise Failed(manual.show([first]))
     path = group.verbs.get(rest[0])
     if path is None:
         close = nearest(rest[0], list(group.verbs))

@@ -135,6 +135,8 @@ GROUPS: dict[str, Group] = {
     ),
 }
 
+HIDDEN: dict[str, str] = {"__complete": "completion:COMPLETE"}
+
 COMMON = ("run", "exec", "ps", "logs", "stop", "rm", "pull", "push", "images", "doctor")
 """The verbs that help shows first."""
 

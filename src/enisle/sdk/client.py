@@ -92,6 +92,10 @@ class Exchange:
         self.close()
         return Reply(self.head.status, self.head.headers, body)
 
+    def reply_head(self) -> Reply:
+        """The response without its body, which is still to be read."""
+        return Reply(self.head.status, self.head.headers, b"")
+
     def detach(self) -> tuple[socket.socket, bytes]:
         """The bare connection, now the caller's, and what was read of it after the head (hijacking)."""
         if self._connection is None:

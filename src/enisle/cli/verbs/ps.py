@@ -62,7 +62,7 @@ def wall(item: InstanceSummary | dict[str, Any]) -> str:
     own = item.get("Isolation")
     if own:
         return str(own)
-    runtime = (item.get("HostConfig") or {}).get("Runtime", "")  # type: ignore[attr-defined]
+    runtime = (item.get("HostConfig") or {}).get("Runtime", "")
     return "vm" if runtime == "vm" else "container"
 
 

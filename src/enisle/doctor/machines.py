@@ -1,0 +1,110 @@
+"""What virtual machines need: an accelerator, QEMU, and the tools that make their disks."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from enisle.contracts import HostCapability
+
+_KVM_GET_API_VERSION = 0xAE00
+_KVM_API = 12
+_VIRTIOFSD = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd")
+
+
+def probe(data_root: Path) -> list[HostCapability]:
+    """``data_root`` is where the guest's kernel is looked for."""
+    return [
+        kvm(),
+        qemu(),
+        virtiofsd(),
+        _tool("mkfs.erofs", package="erofs-utils", use="image disks of VMs", wall="vm"),
+        _tool("mkfs.ext4", package="e2fsprogs", use="writable disks of VMs", wall="vm"),
+        guest(data_root / "guest"),
+        _tool("mmdebstrap", package="mmdebstrap", use="enisle image bootstrap", wall=""),
+    ]
+
+
+def kvm(device: str = "/dev/kvm") -> HostCapability:
+    """Whether /dev/kvm speaks KVM. Whether it boots a kernel is proven by the daemon before it first uses it."""
+    reason = _kvm_reason(device)
+    return HostCapability(
+        name="kvm",
+        ok=not reason,
+        detail=reason or f"{device} opens; proven by booting a guest before first use",
+        remedy="VMs run, slower, under TCG. For KVM: turn on virtualization in the firmware (nested, in a VM)."
+        if reason
+        else "",
+    )
+
+
+def _kvm_reason(device: str) -> str:
+    try:
+        descriptor = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        return f"{device}: {error.strerror}"
+    try:
+        version = fcntl.ioctl(descriptor, _KVM_GET_API_VERSION)
+    except OSError as error:
+        return f"{device} does not answer: {error.strerror}"
+    finally:
+        os.close(descriptor)
+    return "" if version == _KVM_API else f"{device} speaks version {version} of KVM's interface, not {_KVM_API}"
+
+
+def qemu() -> HostCapability:
+    """Whether QEMU is there, and which."""
+    program = f"qemu-system-{os.uname().machine}"
+    path = shutil.which(program)
+    if path is None:
+        return HostCapability(
+            name="qemu", ok=False, detail=f"{program} is missing", remedy="apt install qemu-system-x86", wall="vm"
+        )
+    match = re.search(r"version (\S+)", _output([path, "--version"]))
+    version = f"version {match[1]}" if match else "does not tell its version"
+    return HostCapability(name="qemu", ok=match is not None, detail=f"{path}, {version}", wall="vm")
+
+
+def virtiofsd() -> HostCapability:
+    """Whether volumes and binds of VMs can be served."""
+    path = next((path for path in (*_VIRTIOFSD, shutil.which("virtiofsd")) if path and os.access(path, os.X_OK)), None)
+    return HostCapability(
+        name="virtiofsd",
+        ok=path is not None,
+        detail=path or "missing: VMs cannot have volumes",
+        remedy="" if path else "apt install virtiofsd (Debian 12: qemu-system-common)",
+    )
+
+
+def guest(directory: Path) -> HostCapability:
+    """Whether the guest's kernel has been fetched."""
+    kernels = sorted(directory.glob("*kernel*")) + sorted(directory.glob("vmlinu*")) if directory.is_dir() else []
+    return HostCapability(
+        name="guest kernel",
+        ok=bool(kernels),
+        detail=str(kernels[0]) if kernels else f"none in {directory}",
+        remedy="" if kernels else f"Fetch it: python -m enisle.guest.build --output {directory}",
+        wall="vm",
+    )
+
+
+def _tool(program: str, *, package: str, use: str, wall: str) -> HostCapability:
+    path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
+    return HostCapability(
+        name=program,
+        ok=path is not None,
+        detail=f"{path}, for {use}" if path else f"missing: for {use}",
+        remedy="" if path else f"apt install {package}",
+        wall=wall,
+    )
+
+
+def _output(command: list[str]) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
