@@ -65,6 +65,7 @@ class Keeper:
             "exit_code": 0,
             "oom_killed": False,
             "error": "",
+            "warnings": [],
             "generation": GENERATION,
         }
         self._stdio = Stdio(
@@ -142,7 +143,7 @@ class Keeper:
     # --- start and end ---------------------------------------------------------------------------------------------
 
     def _op_start(self, request: Request, fds: list[int]) -> None:
-        connection, message = request
+        message = request[1]
         if self._status["state"] != "created":
             raise WallError("conflict", "the keeper has been started already")
         plan = message["plan"]
@@ -153,6 +154,7 @@ class Keeper:
         self._held_fds = list(fds)
         del fds[:]
         self._wall = self._make_wall(message["wall"], self._loop, self._run_dir)
+        self._wall.on_oom = lambda: self._publish({"event": "oom"})
         if message.get("files_only"):
             self._wall.open_files(plan, lambda error: self._files_open(request, error))
             return
@@ -168,7 +170,6 @@ class Keeper:
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
             self._start_done(request, WallError("internal", f"keeper: start: {error!r}", 128))
-        del connection
 
     def _open_log(self, plan: LogPlan) -> JsonFileLog | None:
         if plan.driver == "none" or not plan.path:
@@ -191,8 +192,9 @@ class Keeper:
             self._end()
             return
         self._session = result
-        self._status.update(state="running", pid=result.pid, started_at=time.time_ns())
-        connection.answer(message, {"pid": result.pid, "started_at": self._status["started_at"]})
+        warnings = self._wall.warnings if self._wall is not None else []
+        self._status.update(state="running", pid=result.pid, started_at=time.time_ns(), warnings=warnings)
+        connection.answer(message, {name: self._status[name] for name in ("pid", "started_at", "warnings")})
         self._stdio.started(result)
 
     def _files_open(self, request: Request, error: WallError | None) -> None:
@@ -228,7 +230,7 @@ class Keeper:
                 json.dump({name: self._status[name] for name in names}, target)
             os.rename(f"{self._exit_file}.tmp", self._exit_file)
         except OSError as error:
-            print(f"{self._exit_file}: {error.strerror}; the exit code is lost if enisled is down", file=sys.stderr)
+            complain(f"{self._exit_file}: {error.strerror}; the exit code is lost if enisled is down")
 
     def _close_wall(self) -> None:
         close_all(self._held_fds)
@@ -251,7 +253,7 @@ class Keeper:
         try:
             os.rmdir(self._run_dir)
         except OSError as error:
-            print(f"{self._run_dir} stays behind: {error.strerror}", file=sys.stderr)
+            complain(f"{self._run_dir} stays behind: {error.strerror}")
 
     def _end(self) -> None:
         """Stop serving; clients that still have output to get are waited for, as long as they take any."""
@@ -319,7 +321,7 @@ class Keeper:
         self._stdio.attach(client)
 
     def _op_exec(self, request: Request, fds: list[int]) -> None:
-        connection, message = request
+        message = request[1]
         wall = self._running_wall()
         if self._status["state"] == "paused":
             raise WallError("conflict", f"Container {self._instance_id} is paused, unpause the container before exec")
@@ -390,6 +392,12 @@ class Keeper:
             connection.fail(message, result.kind, result.message, result.exit_code)
         else:
             connection.answer(message, result)
+
+
+def complain(text: str) -> None:
+    """Into the launcher's log, which is our stderr."""
+    sys.stderr.write(f"keeper {os.getpid()}: {text}\n")
+    sys.stderr.flush()
 
 
 def client_options(message: Message) -> ClientOptions:

@@ -23,7 +23,7 @@ def _execute_sealed(script: str, run_root: str) -> None:
 
     source = os.open("/proc/self/exe", os.O_RDONLY | os.O_CLOEXEC)
     copy = os.memfd_create(_SEALED_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    while os.sendfile(copy, source, None, 1 << 24):  # type: ignore[arg-type]
+    while os.sendfile(copy, source, None, 1 << 24):
         pass
     seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
     fcntl.fcntl(copy, fcntl.F_ADD_SEALS, seals)

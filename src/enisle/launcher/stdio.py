@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from enisle.wire.plans import ProcessPlan
 
 STALLED_S = 30.0
-_DRAIN_S = 10.0
+_DRAIN_S = 3.0
 _STREAM_NUMBERS = {name: number for number, name in STREAM_NAMES.items()}
 
 

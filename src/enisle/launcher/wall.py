@@ -80,8 +80,17 @@ class WallError(Exception):
         self.exit_code = exit_code
 
 
+def _nothing() -> None:
+    pass
+
+
 class Wall(ABC):
-    """One instance behind one wall."""
+    """One instance behind one wall. ``on_oom`` is the core's, to be called when memory has run out inside;
+    ``warnings``: what of the plan could not be honoured, to be read once it runs.
+    """
+
+    on_oom: Callable[[], None] = staticmethod(_nothing)
+    warnings: list[str] = []  # noqa: RUF012 - replaced, never changed in place
 
     @abstractmethod
     def start(self, plan: dict[str, Any], events: SessionEvents, done: Callable[[Session | WallError], None]) -> None:

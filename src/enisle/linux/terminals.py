@@ -10,7 +10,7 @@ import termios
 _TIOCGPTN = 0x80045430
 _TIOCSPTLCK = 0x40045431
 _TIOCGPTPEER = 0x5441
-PTY_SLAVE_MAJOR = 136
+_SLAVE_MAJORS = range(136, 144)
 
 
 def open_pair(ptmx_fd: int) -> tuple[int, int]:
@@ -18,6 +18,11 @@ def open_pair(ptmx_fd: int) -> tuple[int, int]:
     fcntl.ioctl(ptmx_fd, _TIOCSPTLCK, struct.pack("i", 0))
     slave = fcntl.ioctl(ptmx_fd, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     return ptmx_fd, slave
+
+
+def is_slave(device: int) -> bool:
+    """Whether a device number is that of a pseudo-terminal's slave."""
+    return os.major(device) in _SLAVE_MAJORS
 
 
 def number(master_fd: int) -> int:

@@ -9,7 +9,7 @@ Operation, its fields -> the answer's fields
   start {"wall": "container"|"vm", "plan": {...}, "files_only": bool}
                                              fds: reserved port sockets, held until the instance ends. files_only: the
                                              root is mounted (a helper VM booted) for ``files``, nothing is run
-                                          -> {"pid": int, "started_at": ns}   once the program was exec'd
+                                          -> {"pid": int, "started_at": ns, "warnings": [str]}   once exec'd
                                           error kinds with exit_code 126/127/128 as StartFailed
   watch {}                                -> {"state": status} then events
   status {}                               -> status (below)
@@ -37,7 +37,8 @@ Events
   {"event": "paused"} {"event": "unpaused"} {"event": "terminal_detached"}
 
 status = {"state": "created"|"starting"|"running"|"paused"|"exited"|"files", "pid", "started_at", "finished_at",
-          "exit_code", "oom_killed", "error", "execs": [{"exec_id", "pid", "running", "exit_code"}], "generation"}
+          "exit_code", "oom_killed", "error", "execs": [{"exec_id", "pid", "running", "exit_code"}], "warnings": [str],
+          "generation"}
 
 After the main process ended and its output was drained the keeper writes ``exit_file`` (JSON: exit_code, oom_killed,
 error, started_at, finished_at; temp file + rename), kills what is left, removes cgroups and its run directory, sends

@@ -1,0 +1,63 @@
+"""Failures between a child and its keeper: in words that name the object, with the exit code to report."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from typing import Any
+
+PREFIX_CREATE = "OCI runtime create failed: unable to start container process: "
+PREFIX_EXEC = "OCI runtime exec failed: exec failed: unable to start container process: "
+
+
+class ChildFailure(Exception):
+    """``exit_code``: 127 command missing, 126 not executable, 128 anything before."""
+
+    def __init__(self, message: str, *, exit_code: int = 128, kind: str = "invalid") -> None:
+        super().__init__(message)
+        self.message = message
+        self.exit_code = exit_code
+        self.kind = kind
+
+
+def describe(error: BaseException) -> str:
+    """An exception as a clause: "path: reason", in lower case as Docker's clients know it."""
+    if isinstance(error, OSError) and error.errno:
+        reason = (error.strerror or os.strerror(error.errno)).lower()
+        return f"{error.filename}: {reason}" if error.filename else reason
+    return str(error) or repr(error)
+
+
+class Channel:
+    """The child's end of the socket to its keeper: one JSON object per packet. Closed by exec, which is the news."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._socket = socket.socket(fileno=fd)
+
+    def send(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
+        """Tell the keeper; descriptors travel along."""
+        data = [json.dumps(message).encode()]
+        if fds:
+            socket.send_fds(self._socket, data, fds)
+        else:
+            self._socket.sendmsg(data)
+
+    def fail(self, error: BaseException, prefix: str) -> None:
+        """Report why the command was not started."""
+        if isinstance(error, ChildFailure):
+            text, code, kind = error.message, error.exit_code, error.kind
+        else:
+            text, code = describe(error), 128
+            kind = "invalid" if isinstance(error, OSError) else "internal"
+        self.send({"error": f"{prefix}{text}: unknown", "exit_code": code, "kind": kind})
+
+    def wait_go(self) -> None:
+        """Wait until the keeper has made cgroup and links. OSError when it is gone."""
+        if not self._socket.recv(16):
+            raise ConnectionResetError("the keeper has ended")
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._socket.close()

@@ -1,0 +1,68 @@
+"""A further process in a running container (docker exec): everything between the fork and exec."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import NoReturn
+
+from enisle.launcher.container.execute import (
+    execute,
+    lower_oom_priority,
+    open_container_ptmx,
+    reset_signals,
+    take_terminal,
+    watch_for_imports,
+)
+from enisle.launcher.container.failure import PREFIX_EXEC, Channel
+from enisle.launcher.descriptors import keep_only, place
+from enisle.linux import terminals
+from enisle.linux.cgroup.group import Group
+from enisle.linux.namespaces import CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS, setns
+from enisle.linux.syscalls import PR_SET_DUMPABLE, join_new_session_keyring, prctl
+from enisle.wire.plans import ProcessPlan
+
+_CHANNEL = 3
+_ALL = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
+
+
+@dataclass(slots=True, kw_only=True)
+class Entry:
+    """What the child gets from its keeper besides the plan. It was born in the container's pid namespace.
+
+    ``stdio``: as of child.Birth. ``group``: to be joined; None where clone3 has done that.
+    """
+
+    channel_fd: int
+    stdio: list[int]
+    init_pidfd: int
+    group: Group | None
+
+
+def become_further_process(process: ProcessPlan, entry: Entry) -> NoReturn:
+    """Enter the container and exec. Failures go to the keeper."""
+    prctl(PR_SET_DUMPABLE, 0)  # before anybody inside can see us (CVE-2016-9962)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    place([*(entry.stdio or [null, null, null]), entry.channel_fd])
+    os.set_inheritable(_CHANNEL, False)
+    keep_only([entry.init_pidfd], first=_CHANNEL + 1)
+    channel = Channel(_CHANNEL)
+    try:
+        reset_signals()
+        os.setsid()
+        warnings = lower_oom_priority(process.oom_score_adj)
+        join_new_session_keyring()
+        if entry.group is not None:
+            entry.group.add(0)
+        watch_for_imports(channel)
+        setns(entry.init_pidfd, _ALL)
+        os.close(entry.init_pidfd)
+        if process.terminal:
+            master, slave = terminals.open_pair(open_container_ptmx())
+            channel.send({"terminal": True}, [master])
+            os.close(master)
+            take_terminal(slave, process.terminal_size)
+        execute(process, channel, warnings)
+    except BaseException as error:
+        channel.fail(error, PREFIX_EXEC)
+    os._exit(1)

@@ -1,0 +1,263 @@
+"""Making the root of a container, in its own mount namespace: overlay, mounts, masks, pivot.
+
+Sources of bind mounts are taken first, while the host's paths still mean the host's files; everything is attached by
+descriptor, to targets found inside the new root (see root.Root). Nothing is ever mounted where the host could see it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable
+
+from enisle.launcher.container import devices
+from enisle.launcher.container.copyup import copy_up
+from enisle.launcher.container.failure import ChildFailure, describe
+from enisle.launcher.container.options import Options, parse
+from enisle.launcher.container.root import Root
+from enisle.linux import mounts
+from enisle.linux.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2, pivot_root
+from enisle.wire.plans import MountPlan
+
+_FILESYSTEMS = {"proc": "proc", "sysfs": "sysfs", "devpts": "devpts", "mqueue": "mqueue", "tmpfs": "tmpfs"}
+_STRICT = frozenset({"proc", "sysfs", "devpts", "mqueue", "cgroup"})
+_BINDS = frozenset({"bind", "volume", "image"})
+
+MountCgroup = Callable[[Options, Callable[[int], None]], None]
+
+
+class Rootfs:
+    """The new root while it is made. ``proc_fd``, ``pts_fd`` and ``null_fd`` are -1 until those mounts were made."""
+
+    def __init__(self, lower: list[str], upper: str, work: str) -> None:
+        self._directories = (lower, upper, work)
+        self._sources: dict[int, int] = {}
+        self.root = Root(-1)
+        self.proc_fd = -1
+        self.pts_fd = -1
+        self.null_fd = -1
+
+    # --- before anything of the host is hidden ---------------------------------------------------------------------
+
+    def take_sources(self, planned: Iterable[MountPlan]) -> None:
+        """Take a copy of each bind source's mount, with its propagation; then cut this namespace off the host's."""
+        for mount in planned:
+            if mount.kind in _BINDS:
+                self._sources[id(mount)] = _take_source(mount)
+        mounts.set_tree_propagation("/", mounts.MS_PRIVATE)
+
+    def mount_root(self) -> None:
+        """The overlay of image layers and the instance's own directory, mounted over the latter."""
+        lower, upper, work = self._directories
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        if not lower:
+            fd = mounts.clone_tree(mounts.AT_FDCWD, upper)
+            self._attach_root(fd, upper)
+            return
+        opened: list[int] = []
+        try:
+            for path in (*lower, upper, work):
+                opened.append(os.open(path, flags))
+            # By descriptor, because mount(2) takes 4096 bytes of options at most, and paths are long.
+            names = [f"/proc/self/fd/{fd}" for fd in opened]
+            data = f"lowerdir={':'.join(names[:-2])},upperdir={names[-2]},workdir={names[-1]}"
+            mounts.mount("overlay", upper, "overlay", 0, f"{data},redirect_dir=off,metacopy=off,index=off")
+        except OSError as error:
+            raise ChildFailure(f"the root file system cannot be mounted: {describe(error)}") from error
+        finally:
+            for fd in opened:
+                os.close(fd)
+        self.root = Root(os.open(upper, flags))
+
+    def _attach_root(self, mount_fd: int, place: str) -> None:
+        target = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        mounts.attach(mount_fd, target)
+        os.close(target)
+        self.root = Root(mount_fd)
+
+    # --- mounts ----------------------------------------------------------------------------------------------------
+
+    def mount(self, plan: MountPlan, mount_cgroup: MountCgroup) -> None:
+        """Carry out one mount. ``mount_cgroup`` carries out those of kind cgroup."""
+        options = parse(plan.options)
+        try:
+            if plan.kind in _BINDS:
+                self._bind(plan, options)
+            elif plan.kind == "cgroup":
+                mount_cgroup(options, lambda fd: self._attach(fd, plan))
+            else:
+                fd = _new_filesystem(plan, options)
+                self._attach(fd, plan)
+                self._keep(fd, plan)
+        except OSError as error:
+            source = plan.source or plan.kind
+            raise ChildFailure(f'error mounting "{source}" to rootfs at "{plan.target}": {describe(error)}') from error
+
+    def _attach(self, fd: int, plan: MountPlan) -> None:
+        strict = plan.kind in _STRICT or plan.target == "/dev"
+        try:
+            target = self.root.target(plan.target, directory=True, links=not strict)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not strict:
+                raise
+            raise ChildFailure(
+                f"{plan.target} in the image is no directory but a link: nothing is mounted there"
+            ) from error
+        mounts.attach(fd, target)
+        os.close(target)
+
+    def _keep(self, fd: int, plan: MountPlan) -> None:
+        """Hold on to the mounts that we need ourselves."""
+        if plan.kind == "proc" and plan.target == "/proc":
+            self.proc_fd = fd
+        elif plan.kind == "devpts":
+            self.pts_fd = fd
+        else:
+            if plan.target == "/dev":
+                self.null_fd = devices.make_standard_nodes(fd)
+            os.close(fd)
+
+    def _bind(self, plan: MountPlan, options: Options) -> None:
+        fd = self._sources.pop(id(plan))
+        is_directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+        if plan.copy_up and is_directory:
+            self._copy_up(plan, fd)
+        mounts.set_attributes(
+            fd,
+            propagation=options.propagation or mounts.MS_PRIVATE,
+            recursive=options.propagation_recursive or not options.propagation,
+        )
+        if options.add or options.remove & mounts.ATTR_ATIME_MASK:
+            remove = options.remove & mounts.ATTR_ATIME_MASK
+            mounts.set_attributes(fd, add=options.add, remove=remove, recursive=options.recursive)
+        target = self.root.target(plan.target, directory=is_directory)
+        mounts.attach(fd, target)
+        os.close(target)
+        os.close(fd)
+
+    def _copy_up(self, plan: MountPlan, volume: int) -> None:
+        try:
+            source = self.root.open(plan.target, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            return  # the image has no directory there
+        target = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=volume)
+        try:
+            copy_up(source, target)
+        except OSError as error:
+            raise ChildFailure(f"volume for {plan.target} cannot be filled: {describe(error)}") from error
+        finally:
+            os.close(source)
+            os.close(target)
+
+    # --- the rest --------------------------------------------------------------------------------------------------
+
+    def ensure_private_mounts(self) -> None:
+        """Where the plan mounts no /proc, devpts or /dev of its own, have them detached, for our own use."""
+        if self.proc_fd < 0:
+            self.proc_fd = mounts.new("proc")
+        if self.pts_fd < 0:
+            self.pts_fd = mounts.new("devpts", {"ptmxmode": "0666", "mode": "0620"})
+        if self.null_fd < 0:
+            host = os.open("/dev", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self.null_fd = devices.open_null(host)
+            os.close(host)
+
+    def mask(self, paths: Iterable[str]) -> None:
+        """Hide each path that is there: files behind the null device, directories behind an empty one."""
+        empty = -1
+        for path in paths:
+            target = self._existing(path)
+            if target < 0:
+                continue
+            if stat.S_ISDIR(os.fstat(target).st_mode):
+                cover = _empty_directory() if empty < 0 else mounts.clone_tree(empty)
+            else:
+                cover = mounts.clone_tree(self.null_fd)
+            mounts.attach(cover, target)
+            os.close(target)
+            if empty < 0 and stat.S_ISDIR(os.fstat(cover).st_mode):
+                empty = cover
+            else:
+                os.close(cover)
+        if empty >= 0:
+            os.close(empty)
+
+    def make_read_only(self, paths: Iterable[str]) -> None:
+        """Cover each path that is there by a read-only copy of itself."""
+        for path in paths:
+            target = self._existing(path)
+            if target < 0:
+                continue
+            copy = mounts.clone_tree(target, recursive=True)
+            mounts.set_attributes(copy, add=mounts.ATTR_RDONLY, recursive=True)
+            mounts.attach(copy, target)
+            os.close(copy)
+            os.close(target)
+
+    def _existing(self, path: str) -> int:
+        try:
+            return self.root.open(path, links=False)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES):
+                return -1
+            raise
+
+    def write_sysctls(self, values: dict[str, str]) -> None:
+        """Write through a /proc that we have mounted ourselves, never through what the image calls /proc."""
+        for key, value in values.items():
+            path = key.replace("/", "\0").replace(".", "/").replace("\0", ".")
+            if any(part in ("", ".", "..") for part in path.split("/")):
+                raise ChildFailure(f"sysctl {key!r} is none")
+            try:
+                fd = os.open(f"sys/{path}", os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.proc_fd)
+                try:
+                    os.write(fd, value.encode())
+                finally:
+                    os.close(fd)
+            except OSError as error:
+                raise ChildFailure(f"sysctl {key}={value}: {os.strerror(error.errno or 0).lower()}") from error
+
+    def enter(self, *, read_only: bool) -> None:
+        """Make it the root of this process and let go of the host's."""
+        if read_only:
+            mounts.set_attributes(self.root.fd, add=mounts.ATTR_RDONLY)
+        os.fchdir(self.root.fd)
+        pivot_root(".", ".")
+        mounts.unmount(".", mounts.MNT_DETACH)  # the old root lies on top of the new one (pivot_root(2), NOTES)
+        os.chdir("/")
+
+
+def _empty_directory() -> int:
+    return mounts.new("tmpfs", {"size": "4k", "mode": "0555"}, attributes=mounts.ATTR_RDONLY | mounts.ATTR_NOEXEC)
+
+
+def _take_source(plan: MountPlan) -> int:
+    options = parse(plan.options)
+    recursive = options.recursive or plan.kind == "volume"
+    try:
+        if not plan.subpath:
+            return mounts.clone_tree(mounts.AT_FDCWD, plan.source, recursive=recursive)
+        base = os.open(plan.source, os.O_PATH | os.O_CLOEXEC)
+        try:
+            resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+            inner = openat2(base, plan.subpath, os.O_PATH, resolve=resolve)
+        finally:
+            os.close(base)
+        try:
+            return mounts.clone_tree(inner, recursive=recursive)
+        finally:
+            os.close(inner)
+    except OSError as error:
+        raise ChildFailure(f'error mounting "{plan.source}" to rootfs at "{plan.target}": {describe(error)}') from error
+
+
+def _new_filesystem(plan: MountPlan, options: Options) -> int:
+    filesystem = _FILESYSTEMS.get(plan.kind)
+    if filesystem is None:
+        raise ChildFailure(f"mount at {plan.target}: no file system is called {plan.kind!r}")
+    data = options.data
+    if plan.kind == "devpts":
+        data = {"mode": "0620", "gid": "5", **data}  # 5 is tty in every distribution
+        data.pop("newinstance", None)  # always so since Linux 4.7
+    return mounts.new(filesystem, data, attributes=options.add)

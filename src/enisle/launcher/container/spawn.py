@@ -1,0 +1,130 @@
+"""Following a child from its birth until it has become its program, for the first process and for execs alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from enisle.launcher.container.session import ContainerSession, make_pipes
+from enisle.launcher.wall import STDOUT, SessionEvents, WallError
+from enisle.linux.namespaces import Child
+from enisle.wire.frames import close_all
+
+if TYPE_CHECKING:
+    from enisle.launcher.loop import EpollLoop
+
+_PACKET_BYTES = 64 << 10
+
+
+class Spawn:
+    """The keeper's side of one child's start. Make it, fork, then call ``forked``; ``done`` hears how it went.
+
+    In the child: ``stdio`` and ``channel_fd`` are what to hand over; everything else here is the keeper's.
+    """
+
+    def __init__(
+        self,
+        loop: EpollLoop,
+        events: SessionEvents,
+        *,
+        terminal: bool,
+        stdin: bool,
+        done: Callable[[ContainerSession | WallError], None],
+    ) -> None:
+        self._loop = loop
+        self._events = events
+        self._done = done
+        self._is_terminal = terminal
+        self._master = -1
+        self.stdio: list[int] = []
+        self._stdin = -1
+        self._outputs: dict[int, int] = {}
+        if not terminal:
+            self.stdio, self._stdin, self._outputs = make_pipes(stdin=stdin)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        self._ours, self._theirs = ours, theirs
+        self._child: Child | None = None
+        self._error: WallError | None = None
+        self._executing = False
+        self.warnings: list[str] = []
+
+    @property
+    def channel_fd(self) -> int:
+        """The child's end."""
+        return self._theirs.fileno()
+
+    def forked(self, child: Child) -> None:
+        """The child is there: close its ends here and listen to it."""
+        self._child = child
+        self._theirs.close()
+        close_all(self.stdio)
+        self._loop.add_reader(self._ours.fileno(), self._readable)
+
+    def go(self) -> None:
+        """Let the child continue past its wait."""
+        self._ours.send(b"go")
+
+    def abandon(self, error: WallError) -> None:
+        """Kill the child, if there is one yet, and report that error."""
+        self._error = error
+        if self._child is None:
+            self._theirs.close()
+            close_all(self.stdio)
+        else:
+            signal.pidfd_send_signal(self._child.pidfd, signal.SIGKILL)
+            self._loop.remove(self._ours.fileno())
+        self._fail()
+
+    def _readable(self) -> None:
+        try:
+            data, fds, _flags, _address = socket.recv_fds(self._ours, _PACKET_BYTES, 1)
+        except OSError:
+            data, fds = b"", []
+        if not data:
+            self._loop.remove(self._ours.fileno())
+            self._finish()
+            return
+        message = json.loads(data)
+        if message.get("terminal") and fds and self._master < 0:
+            self._master = fds.pop()
+        close_all(fds)
+        self.warnings += message.get("warnings", [])
+        self._executing = self._executing or bool(message.get("exec"))
+        if "error" in message:
+            self._error = WallError(message["kind"], message["error"], message["exit_code"])
+
+    def _finish(self) -> None:
+        """The channel has closed: the child has become its program, or has given up."""
+        assert self._child is not None
+        if self._error is None and not self._executing:
+            self._error = WallError("internal", "the process ended before its program was reached", 128)
+        if self._error is not None:
+            self._fail()
+            return
+        self._ours.close()
+        if self._is_terminal:
+            self._stdin, self._outputs = self._master, {self._master: STDOUT}
+        session = ContainerSession(
+            self._loop,
+            self._events,
+            pid=self._child.pid,
+            pidfd=self._child.pidfd,
+            stdin=self._stdin,
+            outputs=self._outputs,
+        )
+        self._loop.watch_pidfd(self._child.pid, self._child.pidfd, session.ended)
+        self._done(session)
+        session.resume_output()
+
+    def _fail(self) -> None:
+        self._ours.close()
+        close_all([fd for fd in (self._stdin, self._master, *self._outputs) if fd >= 0])
+        if self._child is not None:
+            os.waitpid(self._child.pid, 0)
+            os.close(self._child.pidfd)
+        assert self._error is not None
+        self._done(self._error)
