@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from enisle.engine.announce import announce
@@ -36,6 +37,7 @@ async def remove_locked(core: Core, slot: Slot, *, volumes: bool) -> None:
     names = [mount.name for mount in slot.record.mounts if mount.kind is MountKind.VOLUME]
     core.volumes.release(slot.id, names)
     announce(core, slot.record, "destroy")
+    slot.record = replace(slot.record, state=replace(slot.record.state, error=""))  # what waiters hear is no failure
     slot.wake("not-running", "next-exit", "removed")
     if volumes:
         await _remove_anonymous(core, slot)
