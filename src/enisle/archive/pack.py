@@ -215,7 +215,8 @@ def find(root: int, path: bytes) -> tuple[bytes, bytes, os.stat_result]:
 def pack(root: int, path: str, sink: ByteSink, *, shown_as: bytes | None = None) -> None:
     """Write the file or tree at ``path`` as a tar; names begin with the path's last component, as docker cp wants.
 
-    ``shown_as`` is put in the place of that component. A link at the end is packed as a link. Mounts below are entered. FileNotFoundError when there is nothing.
+    ``shown_as`` is put in the place of that component. A link at the end is packed as a link. Mounts below are
+    entered. FileNotFoundError when there is nothing.
     """
     raw = os.fsencode(path)
     above, name, status = find(root, raw)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from enisle.archive import pax
@@ -30,6 +30,11 @@ class TarWriter:
 
         A file that changes while it is read must not break the archive for all others.
         """
+        for _ in self.adding(entry, content):
+            pass
+
+    def adding(self, entry: Entry, content: Iterable[bytes | memoryview]) -> Iterator[None]:
+        """As :meth:`add`, with a stop after each piece, for sinks that have to be emptied."""
         self._put(format_entry(entry))
         if entry.kind is not FileKind.REGULAR:
             return
@@ -40,6 +45,7 @@ class TarWriter:
             piece = piece if len(piece) <= left else memoryview(piece)[:left]
             self._put(piece)
             left -= len(piece)
+            yield
         while left:
             self._put(bytes(min(left, 1 << 16)))
             left -= min(left, 1 << 16)

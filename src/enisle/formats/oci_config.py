@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -206,13 +207,16 @@ def _history_document(entry: HistoryEntry) -> dict[str, Any]:
     )
 
 
-def chain_ids(diff_ids: tuple[Digest, ...]) -> list[Digest]:
+def chain_ids(diff_ids: Sequence[Digest]) -> list[Digest]:
     """The chain id of each layer (image-spec config.md, "Layer ChainID"), bottom first."""
     chains: list[Digest] = []
     for diff_id in diff_ids:
-        if chains:
-            text = f"{chains[-1]} {diff_id}"
-            chains.append(digest("sha256:" + hashlib.sha256(text.encode()).hexdigest()))
-        else:
-            chains.append(diff_id)
+        chains.append(next_chain(chains[-1:], diff_id))
     return chains
+
+
+def next_chain(below: Sequence[Digest], diff_id: Digest) -> Digest:
+    """The chain id of a layer upon the chain ``below[0]``, or upon nothing."""
+    if not below:
+        return diff_id
+    return digest("sha256:" + hashlib.sha256(f"{below[0]} {diff_id}".encode()).hexdigest())

@@ -22,7 +22,8 @@ _WINDOW_LIMIT_BYTES = 128 << 20  # the largest window of zstd that is accepted; 
 _XZ_MEMORY_LIMIT_BYTES = 160 << 20
 _SKIPPABLE = range(0x184D2A50, 0x184D2A60)  # RFC 8878, section 3.1.2
 
-BROKEN = (EOFError, OSError, zlib.error, isal_zlib.error, lzma.LZMAError, zstandard.ZstdError)
+_IsalError = cast(type[Exception], isal_zlib.error)  # its stub declares an instance
+BROKEN = (EOFError, OSError, zlib.error, _IsalError, lzma.LZMAError, zstandard.ZstdError)
 """What decompressors raise on damaged input (OSError also stands for real failures, which have an errno)."""
 
 

@@ -41,7 +41,7 @@ class Flights(Generic[Result]):
             flight = _Flight()
             flight.task = asyncio.create_task(work(flight.report))
             self._running[key] = flight
-            flight.task.add_done_callback(lambda _: self._running.pop(key, None))
+            flight.task.add_done_callback(lambda _: self._drop(key, flight))
         else:
             for message in flight.last.values():
                 progress(message)
@@ -51,6 +51,18 @@ class Flights(Generic[Result]):
         finally:
             flight.listeners.remove(progress)
             if not flight.listeners and not flight.task.done():
-                self._running.pop(key, None)
+                self._drop(key, flight)
                 flight.task.cancel()
                 await asyncio.wait([flight.task])
+
+    def _drop(self, key: Hashable, flight: _Flight[Result]) -> None:
+        if self._running.get(key) is flight:
+            del self._running[key]
+
+    async def landed(self, key: Hashable) -> bool:
+        """Wait for work that may be under way; whether it was, and succeeded."""
+        flight = self._running.get(key)
+        if flight is None:
+            return False
+        await asyncio.wait([flight.task])
+        return not flight.task.cancelled() and flight.task.exception() is None

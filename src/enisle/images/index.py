@@ -1,0 +1,141 @@
+"""The record of images and names: one small file, replaced as a whole, so that a crash leaves the old or the new."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from enisle.errors import Internal
+from enisle.model.ids import Digest, ImageId
+
+GENERATION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerRecord:
+    """One layer of an image. ``size`` of the blob, ``unpacked`` of the files, bytes."""
+
+    chain: Digest
+    diff_id: Digest
+    blob: Digest
+    media_type: str
+    size: int
+    unpacked: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageRecord:
+    """One image; its id is the digest of its config, which is a blob. ``layers`` are bottom first.
+
+    ``documents``: the manifest and, where it was found through one, the index. ``manifest`` is "" for an image made
+    here. ``parent``: the image it was committed from.
+    """
+
+    id: ImageId
+    manifest: str = ""
+    documents: tuple[Digest, ...] = ()
+    layers: tuple[LayerRecord, ...] = ()
+    parent: str = ""
+    tagged_at: int = 0
+
+    @property
+    def blobs(self) -> set[Digest]:
+        """All the content it needs."""
+        return {Digest(self.id), *self.documents, *(layer.blob for layer in self.layers)}
+
+
+@dataclass(kw_only=True, slots=True)
+class _Document:
+    generation: int = GENERATION
+    images: dict[str, ImageRecord] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)  # normalised reference -> image id
+
+
+class Index:
+    """All records in memory, and on the disk before a change counts."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = asyncio.Lock()
+        self._document = _read(path)
+
+    @property
+    def images(self) -> dict[str, ImageRecord]:
+        """By id. Not to be changed by callers."""
+        return self._document.images
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Normalised reference -> image id. Not to be changed by callers."""
+        return self._document.names
+
+    def names_of(self, image: str) -> list[str]:
+        """All names of an image, sorted."""
+        return sorted(name for name, target in self.names.items() if target == image)
+
+    async def change(
+        self,
+        *,
+        add: Iterable[ImageRecord] = (),
+        name: Mapping[str, str] | None = None,
+        remove: Iterable[str] = (),
+        unname: Iterable[str] = (),
+    ) -> None:
+        """Add images, give names, remove images (with their names), drop names; all of it or nothing."""
+        async with self._lock:
+            images, names = dict(self.images), dict(self.names)
+            for record in add:
+                images[record.id] = record
+            names.update(name or {})
+            for reference in unname:
+                names.pop(reference, None)
+            for gone in remove:
+                images.pop(gone, None)
+            names = {reference: image for reference, image in names.items() if image in images}
+            document = _Document(images=images, names=names)
+            await asyncio.to_thread(_write, self._path, document)
+            self._document = document
+
+
+def _read(path: Path) -> _Document:
+    try:
+        document = msgspec.json.decode(path.read_bytes(), type=_Document)
+    except FileNotFoundError:
+        return _Document()
+    except (msgspec.DecodeError, ValueError) as error:
+        raise Internal(
+            f"the record of images {path} cannot be read: {error}.", remedy="Restore it, or move it away to start anew."
+        ) from error
+    if document.generation > GENERATION:
+        raise Internal(f"the record of images {path} was written by a newer version.", remedy="Upgrade this one.")
+    return document
+
+
+def _write(path: Path, document: _Document) -> None:
+    temporary = path.with_suffix(".new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(msgspec.json.encode(document))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def now_ns() -> int:
+    """The time, for records."""
+    return time.time_ns()

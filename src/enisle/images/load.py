@@ -1,0 +1,115 @@
+"""Loading image archives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from enisle.contracts import Progress
+from enisle.errors import Invalid
+from enisle.formats.oci_config import chain_ids
+from enisle.images.archive_plan import ArchivedImage, ArchivedLayer, plan_archive
+from enisle.images.bridge import Inlet
+from enisle.images.index import ImageRecord, LayerRecord, now_ns
+from enisle.images.ingest import Parts, Wanted, below, ingest_file, layer_progress, short
+from enisle.images.pull import merge_records
+from enisle.images.spooled import Spooled
+from enisle.model.ids import Digest, ImageId
+
+
+async def load(parts: Parts, source: AsyncIterator[bytes], progress: Progress) -> list[str]:
+    """Take in all images of an archive; their names as Docker shows them, or their ids where they have none.
+
+    Either every image of the archive is in the index when this returns, or none was added.
+    """
+    with Spooled(parts.content) as members:
+        await _spool(members, source)
+        images = await asyncio.to_thread(plan_archive, members)
+        with parts.pinned(item for image in images for item in _content(image)):
+            records = [await _load_image(parts, members, image, progress) for image in images]
+            return await _name(parts, images, records, progress)
+
+
+async def _spool(members: Spooled, source: AsyncIterator[bytes]) -> None:
+    inlet = Inlet()
+    feeding = asyncio.create_task(inlet.feed(source))
+    try:
+        await asyncio.to_thread(members.fill, inlet)
+        await feeding
+    finally:
+        inlet.close()
+        feeding.cancel()
+
+
+def _content(image: ArchivedImage) -> list[str]:
+    return [*chain_ids(image.image.diff_ids), *(layer.digest for layer in image.layers if layer.digest)]
+
+
+async def _load_image(parts: Parts, members: Spooled, archived: ArchivedImage, progress: Progress) -> ImageRecord:
+    if len(archived.layers) != len(archived.image.diff_ids):
+        raise Invalid("the image archive does not hold as many layers as the config")
+    chains = chain_ids(archived.image.diff_ids)
+    layers: list[LayerRecord] = []
+    for position, layer in enumerate(archived.layers):
+        wanted = Wanted(
+            below=below(chains, position),
+            diff_id=archived.image.diff_ids[position],
+            digest=layer.digest,
+            media_type=layer.media_type,
+        )
+        layers.append(await _load_layer(parts, members, layer, wanted, chains[position], progress))
+    content = parts.content
+    documents = tuple(content.put(data) for data in archived.documents)
+    return ImageRecord(
+        id=ImageId(content.put(archived.config)),
+        manifest=documents[0] if documents else "",
+        documents=documents,
+        layers=tuple(layers),
+        tagged_at=now_ns(),
+    )
+
+
+async def _load_layer(
+    parts: Parts, members: Spooled, layer: ArchivedLayer, wanted: Wanted, chain: Digest, progress: Progress
+) -> LayerRecord:
+    async def work(report: Progress) -> LayerRecord:
+        known = parts.known_layer(chain)
+        if known is not None and layer.digest in ("", known.blob):
+            return known
+        path = members.find(layer.member)
+        if path is None and layer.digest and parts.content.has(Digest(layer.digest)):
+            path = parts.content.temporary()  # the same blob was just taken for another image of the archive
+            path.hardlink_to(parts.content.path(Digest(layer.digest)))
+        path = path or members.get(layer.member)
+        end = asyncio.Event()
+        end.set()
+        on_read = layer_progress(report, short(chain), "Loading layer", path.stat().st_size)
+        return (await ingest_file(parts, wanted, path, end=end, on_read=on_read)).record
+
+    return await parts.flights.join((layer.digest, chain), work, progress)
+
+
+async def _name(parts: Parts, images: list[ArchivedImage], records: list[ImageRecord], progress: Progress) -> list[str]:
+    names: dict[str, str] = {}
+    shown: list[str] = []
+    for image, record in zip(images, records, strict=True):
+        for reference in image.names:
+            old = parts.index.names.get(str(reference))
+            if old is not None and old != record.id:
+                progress(
+                    {
+                        "stream": f"The image {reference.familiar} already exists, "
+                        f"renaming the old one with ID {old} to empty string\n"
+                    }
+                )
+            names[str(reference)] = record.id
+            shown.append(reference.familiar)
+        if not image.names:
+            shown.append(record.id)
+    await asyncio.to_thread(parts.content.sync)
+    merged = [
+        merge_records(parts.index.images[record.id], record) if record.id in parts.index.images else record
+        for record in records
+    ]
+    await parts.index.change(add=merged, name=names)
+    return shown

@@ -1,0 +1,75 @@
+"""Images made here: from a root file system, or from a parent and one more layer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from enisle.archive.copy import format_time
+from enisle.formats.oci_config import ImageDocument, encode_config
+from enisle.images.index import ImageRecord, LayerRecord, now_ns
+from enisle.images.ingest import Parts, Taken, Wanted, ingest_file, spool
+from enisle.images.pull import merge_records
+from enisle.model.ids import ImageId
+from enisle.model.image import HistoryEntry
+
+
+async def take_stream(parts: Parts, source: AsyncIterator[bytes], below: tuple[LayerRecord, ...]) -> Taken:
+    """Take in a layer from a stream, compressed or not, on top of others (bottom first); unpacked while it arrives."""
+    path = parts.content.temporary()
+    path.touch(mode=0o600)
+    end = asyncio.Event()
+    wanted = Wanted(below=tuple(layer.chain for layer in reversed(below)))
+    taking = asyncio.create_task(ingest_file(parts, wanted, path, end=end, on_read=lambda _: None))
+    spooling = asyncio.create_task(spool(source, path))
+    try:
+        await asyncio.wait([taking, spooling], return_when=asyncio.FIRST_EXCEPTION)
+        if spooling.done():
+            await spooling
+            end.set()
+        return await taking
+    finally:
+        for task in (spooling, taking):
+            if not task.done():
+                task.cancel()
+        await asyncio.wait([spooling, taking])
+        path.unlink(missing_ok=True)
+
+
+async def add_image(
+    parts: Parts,
+    document: ImageDocument,
+    layers: tuple[LayerRecord, ...],
+    *,
+    name: str,
+    parent: str = "",
+) -> ImageId:
+    """Put an image of layers that are in the store into the index. ``name``: normalised reference, "" for none."""
+    image_id = ImageId(parts.content.put(encode_config(document)))
+    record = ImageRecord(id=image_id, layers=layers, parent=parent, tagged_at=now_ns() if name else 0)
+    old = parts.index.images.get(image_id)
+    await asyncio.to_thread(parts.content.sync)
+    await parts.index.change(add=[merge_records(old, record) if old else record], name={name: image_id} if name else {})
+    return image_id
+
+
+def extended(
+    document: ImageDocument, taken: Taken, *, created_by: str, author: str, comment: str, created: str = ""
+) -> tuple[ImageDocument, bool]:
+    """The config with one more history entry and, unless the layer is empty, one more layer; and whether it has one."""
+    created = created or format_time(time.time_ns())
+    is_empty = taken.entries == 0
+    entry = HistoryEntry(created=created, created_by=created_by, author=author, comment=comment, empty_layer=is_empty)
+    return (
+        replace(
+            document,
+            created=created,
+            author=author or document.author,
+            comment=comment,
+            history=(*document.history, entry),
+            diff_ids=document.diff_ids if is_empty else (*document.diff_ids, taken.record.diff_id),
+        ),
+        not is_empty,
+    )

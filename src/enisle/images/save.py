@@ -1,0 +1,127 @@
+"""Saving images: one archive that is both a docker-archive and an OCI layout, as Docker writes since 25."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from enisle.archive.entry import Entry, FileKind
+from enisle.archive.writer import TarWriter
+from enisle.formats.json_document import canonical
+from enisle.formats.oci import OCI_INDEX, Index, Manifest, encode_index, parse_manifest
+from enisle.formats.reference import Reference
+from enisle.images.archive_plan import docker_manifest
+from enisle.images.content import ContentStore, digest_of
+from enisle.images.index import ImageRecord
+from enisle.images.ingest import Parts
+from enisle.images.push import manifest_of
+from enisle.model.ids import Digest
+from enisle.model.image import Descriptor
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chosen:
+    """An image to save, and the names to save with it."""
+
+    record: ImageRecord
+    names: tuple[Reference, ...] = ()
+
+
+@asynccontextmanager
+async def saved(parts: Parts, images: Sequence[Chosen]) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The archive as a stream; its content cannot be removed while the block lasts."""
+    with parts.pinned(blob for image in images for blob in image.record.blobs):
+        yield _stream(parts.content, images)
+
+
+async def _stream(content: ContentStore, images: Sequence[Chosen]) -> AsyncIterator[bytes]:
+    """Pieces of about a megabyte; reading them blocks as page cache does, for less than a millisecond each."""
+    sink = _Sink()
+    writer = TarWriter(sink)
+    for name in ("blobs/", "blobs/sha256/"):
+        writer.add(Entry(name=name.encode(), kind=FileKind.DIRECTORY, mode=0o755))
+    documents, blobs = _plan(content, images)
+    for blob in blobs:
+        path = content.path(blob)
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            for _ in writer.adding(Entry(name=_member(blob), size=size), _pieces(file)):
+                yield sink.take()
+    for name, data in documents.items():
+        writer.add(Entry(name=name.encode(), size=len(data)), [data])
+    writer.close()
+    yield sink.take()
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    while piece := file.read(_CHUNK):
+        yield piece
+
+
+class _Sink:
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes | memoryview, /) -> None:
+        self._parts.append(bytes(data))
+
+    def take(self) -> bytes:
+        data = b"".join(self._parts)
+        self._parts.clear()
+        return data
+
+
+def _member(blob: Digest) -> bytes:
+    return b"blobs/" + blob.replace(":", "/").encode()
+
+
+def _plan(content: ContentStore, images: Sequence[Chosen]) -> tuple[dict[str, bytes], list[Digest]]:
+    """The documents by name, and the blobs in the store that go with them, each once."""
+    documents: dict[str, bytes] = {}
+    blobs: dict[Digest, None] = {}
+    children: list[Descriptor] = []
+    entries = []
+    repositories: dict[str, dict[str, str]] = {}
+    for image in images:
+        data = manifest_of(content, image.record)
+        manifest = parse_manifest(data)
+        assert isinstance(manifest, Manifest)
+        documents[_member(digest_of(data)).decode()] = data
+        blobs |= dict.fromkeys([manifest.config.digest, *(layer.digest for layer in manifest.layers)])
+        children += _children(manifest, data, image.names)
+        entries.append(
+            {
+                "Config": _member(manifest.config.digest).decode(),
+                "RepoTags": [name.familiar for name in image.names] or None,
+                "Layers": [_member(layer.digest).decode() for layer in manifest.layers],
+            }
+        )
+        for name in image.names:
+            repositories.setdefault(name.familiar_name, {})[name.tag] = image.record.id.partition(":")[2]
+    documents["index.json"] = encode_index(Index(media_type=OCI_INDEX, manifests=tuple(children)))
+    documents["manifest.json"] = docker_manifest(entries)
+    documents["oci-layout"] = canonical({"imageLayoutVersion": "1.0.0"})
+    if repositories:
+        documents["repositories"] = canonical(repositories)
+    return documents, list(blobs)
+
+
+def _children(manifest: Manifest, data: bytes, names: Iterable[Reference]) -> list[Descriptor]:
+    plain = Descriptor(media_type=manifest.media_type, digest=digest_of(data), size=len(data))
+    named = [
+        Descriptor(
+            media_type=manifest.media_type,
+            digest=plain.digest,
+            size=plain.size,
+            annotations={
+                "io.containerd.image.name": str(name),
+                "org.opencontainers.image.ref.name": name.tag,
+            },
+        )
+        for name in names
+    ]
+    return named or [plain]

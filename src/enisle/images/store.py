@@ -1,0 +1,315 @@
+"""The image store: contracts.ImageStore on a directory. Every operation is in a module of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from pathlib import Path
+
+from enisle.contracts import LayerUse, Progress, RegistryAuth, Removed
+from enisle.errors import Conflict, Invalid, NotFound
+from enisle.formats.oci_config import ImageDocument
+from enisle.formats.reference import Reference, parse_reference
+from enisle.images.bootstrap.build import built
+from enisle.images.bootstrap.recipes import recipe_for
+from enisle.images.content import ContentStore
+from enisle.images.disk import DiskStore
+from enisle.images.flights import Flights
+from enisle.images.index import ImageRecord, Index, now_ns
+from enisle.images.ingest import Parts
+from enisle.images.layers import LayerStore
+from enisle.images.load import load
+from enisle.images.lookup import Lookup
+from enisle.images.made import add_image, extended, take_stream
+from enisle.images.platforms import fits, host_platform, shown
+from enisle.images.pull import Puller
+from enisle.images.push import Pusher
+from enisle.images.registry.endpoints import RegistrySettings
+from enisle.images.removal import Remover
+from enisle.images.save import Chosen, saved
+from enisle.images.workers import Workers
+from enisle.model.ids import ImageId
+from enisle.model.image import HistoryEntry, Image, ImageConfig, Platform
+
+
+class LocalImageStore:
+    """Images in one directory of this host. Make it with :meth:`open`, end it with :meth:`close`.
+
+    Several reads may go on beside each other and beside changes; one process has the directory to itself.
+    """
+
+    def __init__(self, root: Path, settings: RegistrySettings, *, backoff_s: float = 0.5) -> None:
+        content, layers = ContentStore(root), LayerStore(root)
+        self._root = root
+        self._lock_fd = _lock(root)
+        self._parts = Parts(
+            content=content,
+            layers=layers,
+            index=Index(root / "index.json"),
+            workers=Workers(),
+            flights=Flights(),
+            pins=Counter(),
+        )
+        self._lookup = Lookup(self._parts.index, content)
+        self._disks = DiskStore(root)
+        self._remover = Remover(self._parts, self._disks, self._lookup)
+        self._puller = Puller(self._parts, settings, backoff_s=backoff_s)
+        self._pusher = Pusher(self._parts, settings, backoff_s=backoff_s)
+
+    @classmethod
+    async def open(
+        cls, root: Path, settings: RegistrySettings | None = None, *, backoff_s: float = 0.5
+    ) -> LocalImageStore:
+        """The store in that directory (made if need be). What a crash left unfinished is cleared away.
+
+        Conflict when another process has it open; Internal when its records cannot be read.
+        """
+        store = cls(root, settings or RegistrySettings(), backoff_s=backoff_s)
+        index = store._parts.index
+        chains = [layer.chain for image in index.images.values() for layer in image.layers]
+        await asyncio.to_thread(store._parts.layers.sweep, chains)
+        await asyncio.to_thread(store._disks.sweep, list(index.images))
+        await store._remover.sweep(age_s=24 * 3600.0)
+        return store
+
+    async def close(self) -> None:
+        """End worker processes and let the directory go."""
+        await self._parts.workers.close()
+        os.close(self._lock_fd)
+
+    # --- looking ---
+
+    async def get(self, reference: str, platform: Platform | None = None) -> Image:
+        """By name, name@digest, id or id prefix."""
+        image = self._lookup.image(self._lookup.find(reference))
+        if platform is not None and not fits(image.platform, platform):
+            raise NotFound(
+                f"image with reference {reference} was found but does not provide the specified platform "
+                f"({shown(platform)})"
+            )
+        return image
+
+    async def all(self) -> list[Image]:
+        """Every image."""
+        return [self._lookup.image(record) for record in self._parts.index.images.values()]
+
+    async def history(self, image: ImageId) -> list[tuple[HistoryEntry, str, int, tuple[str, ...]]]:
+        """Newest first: entry, image id or "<missing>", size in bytes, tags."""
+        record = self._record(image)
+        layers = iter(record.layers)
+        rows: list[tuple[HistoryEntry, str, int, tuple[str, ...]]] = []
+        for entry in self._lookup.document(record).history:
+            layer = None if entry.empty_layer else next(layers, None)
+            rows.append((entry, "<missing>", layer.unpacked if layer else 0, ()))
+        if rows:
+            entry, _, size, _ = rows[-1]
+            tags = tuple(name.familiar for name in self._lookup.references(image) if name.tag)
+            rows[-1] = (entry, image, size, tags)
+        return rows[::-1]
+
+    async def layers(self, image: ImageId) -> list[Path]:
+        """Unpacked layer directories for overlayfs, topmost first. All of them are siblings with short names."""
+        return [self._parts.layers.path(layer.chain) for layer in reversed(self._record(image).layers)]
+
+    async def disk(self, image: ImageId) -> Path:
+        """The image as one read-only EROFS file, made on first use."""
+        return await self._disks.get(image, await self.layers(image))
+
+    async def usage(self) -> LayerUse:
+        """Disk use of the layers, bytes."""
+        images = self._parts.index.images
+        sizes = self._remover.layer_sizes()
+        owners = Counter(layer.chain for image in images.values() for layer in image.layers)
+        own = {image: sum(layer.unpacked for layer in record.layers) for image, record in images.items()}
+        shared = {
+            image: sum(layer.unpacked for layer in record.layers if owners[layer.chain] > 1)
+            for image, record in images.items()
+        }
+        return LayerUse(layers_bytes=sum(sizes.values()), image_bytes=own, shared_bytes=shared)
+
+    def _record(self, image: str) -> ImageRecord:
+        record = self._parts.index.images.get(image)
+        if record is None:
+            raise NotFound(f"No such image: {image}")
+        return record
+
+    # --- registries ---
+
+    async def pull(
+        self, reference: str, *, platform: Platform | None, auth: RegistryAuth | None, progress: Progress
+    ) -> Image:
+        """Pull one image under one name (latest if no tag is given)."""
+        name = parse_reference(reference).or_latest()
+        if name.digest:
+            name = replace(name, tag="")
+        image = await self._puller.pull(
+            name,
+            platform=platform or host_platform(),
+            explicit_platform=platform is not None,
+            auth=auth,
+            progress=progress,
+        )
+        return self._lookup.image(self._record(image))
+
+    async def push(self, reference: str, *, auth: RegistryAuth | None, progress: Progress) -> None:
+        """Push the image that has this name; without a tag, all tags of the repository, as Docker does."""
+        name = parse_reference(reference)
+        if name.digest:
+            raise Invalid("cannot push a digest reference")
+        tags = [name] if name.tag else self._tags_of(name)
+        if not tags:
+            raise NotFound(f"An image does not exist locally with the tag: {name.familiar_name}")
+        for one in tags:
+            image = self._parts.index.names.get(str(one))
+            if image is None:
+                raise NotFound(f"An image does not exist locally with the tag: {name.familiar_name}")
+            await self._pusher.push(one, self._record(image), auth=auth, progress=progress)
+
+    def _tags_of(self, repository: Reference) -> list[Reference]:
+        names = [parse_reference(name) for name in sorted(self._parts.index.names)]
+        return [name for name in names if name.name == repository.name and name.tag]
+
+    # --- names and removal ---
+
+    async def tag(self, image: ImageId, reference: str) -> None:
+        """Give an image one more name; the name leaves the image that had it."""
+        name = parse_reference(reference)
+        if name.digest:
+            raise Invalid("refusing to create a tag with a digest reference")
+        record = replace(self._record(image), tagged_at=now_ns())
+        await self._parts.index.change(add=[record], name={str(name.or_latest()): image})
+
+    async def untag(self, reference: str) -> list[Removed]:
+        """Drop one name; the image stays."""
+        name = parse_reference(reference).or_latest()
+        if str(name) not in self._parts.index.names:
+            raise NotFound(f"No such image: {name.familiar}")
+        return await self._remover.untag(str(name))
+
+    async def remove(self, image: ImageId, *, prune_parents: bool) -> list[Removed]:
+        """Drop all names and the content that no other image needs."""
+        return await self._remover.remove(self._record(image), prune_parents=prune_parents)
+
+    async def prune(self, *, keep: Callable[[Image], bool]) -> tuple[list[Removed], int]:
+        """Remove each image that ``keep`` refuses, and content without an image."""
+        return await self._remover.prune(lambda record: not keep(self._lookup.image(record)))
+
+    # --- archives ---
+
+    async def load(self, source: AsyncIterator[bytes], *, progress: Progress) -> list[str]:
+        """Take in a docker-archive or oci-archive; names or ids."""
+        return await load(self._parts, source, progress)
+
+    async def save(self, references: Sequence[str]) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """An archive of images; a name without a tag means all tags of the repository."""
+        chosen: dict[str, list[Reference]] = {}
+        for text in references:
+            record, names = self._chosen(text)
+            chosen.setdefault(record.id, []).extend(names)
+            for other, more in self._siblings(text, record):
+                chosen.setdefault(other, []).append(more)
+        images = [
+            Chosen(record=self._record(image), names=tuple(dict.fromkeys(names))) for image, names in chosen.items()
+        ]
+        return saved(self._parts, images)
+
+    def _chosen(self, text: str) -> tuple[ImageRecord, list[Reference]]:
+        record = self._lookup.find(text)
+        if self._lookup.named(text) != record.id:
+            return record, []
+        name = parse_reference(text).or_latest()
+        return record, [name] if name.tag and not name.digest else []
+
+    def _siblings(self, text: str, record: ImageRecord) -> list[tuple[str, Reference]]:
+        """Other tags that a bare repository name stands for."""
+        if self._lookup.named(text) != record.id:
+            return []
+        name = parse_reference(text)
+        if name.tag or name.digest:
+            return []
+        return [(self._parts.index.names[str(tag)], tag) for tag in self._tags_of(name) if tag.tag != "latest"]
+
+    # --- images made here ---
+
+    async def import_tar(
+        self,
+        source: AsyncIterator[bytes],
+        *,
+        reference: str,
+        config: ImageConfig,
+        message: str,
+        platform: Platform | None,
+        created_by: str = "",
+    ) -> ImageId:
+        """An image of one layer from a root file system tar; ``reference`` "" leaves it without a name."""
+        name = str(parse_reference(reference).or_latest()) if reference else ""
+        taken = await take_stream(self._parts, source, ())
+        with self._parts.pinned([taken.record.chain, taken.record.blob]):
+            document, _ = extended(
+                ImageDocument(config=config, platform=platform or host_platform()),
+                replace(taken, entries=max(taken.entries, 1)),
+                created_by=created_by,
+                author="",
+                comment=message,
+            )
+            return await add_image(self._parts, document, (taken.record,), name=name)
+
+    async def commit(
+        self,
+        parent: ImageId,
+        layer: AsyncIterator[bytes],
+        *,
+        reference: str,
+        config: ImageConfig,
+        author: str,
+        message: str,
+        created_by: str,
+    ) -> ImageId:
+        """An image of the parent's layers and one more; no more for an empty layer."""
+        name = str(parse_reference(reference).or_latest()) if reference else ""
+        base = self._record(parent)
+        with self._parts.pinned([*base.blobs, *(one.chain for one in base.layers)]):
+            taken = await take_stream(self._parts, layer, base.layers)
+            with self._parts.pinned([taken.record.chain, taken.record.blob]):
+                document, has_layer = extended(
+                    replace(self._lookup.document(base), config=config),
+                    taken,
+                    created_by=created_by,
+                    author=author,
+                    comment=message,
+                )
+                layers = (*base.layers, taken.record) if has_layer else base.layers
+                return await add_image(self._parts, document, layers, name=name, parent=parent)
+
+    async def bootstrap(self, name: str, *, progress: Progress) -> Image:
+        """Make debian:12, debian:13 or busybox from the distribution's packages."""
+        recipe = recipe_for(name)
+        async with built(recipe, self._root / "staging", progress) as image:
+            taken = await take_stream(self._parts, image.stream, ())
+            with self._parts.pinned([taken.record.chain, taken.record.blob]):
+                document, _ = extended(
+                    ImageDocument(config=image.config, platform=host_platform()),
+                    taken,
+                    created_by=image.created_by,
+                    author="",
+                    comment="",
+                    created=image.created,
+                )
+                made = await add_image(self._parts, document, (taken.record,), name=str(recipe.reference))
+        return self._lookup.image(self._record(made))
+
+
+def _lock(root: Path) -> int:
+    """Hold the directory for this process. Conflict when another has it."""
+    fd = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(fd)
+        raise Conflict(f"the image store {root} is in use by another daemon.", remedy="Stop it first.") from error
+    return fd
