@@ -214,6 +214,8 @@ class Keeper:
         self._status.update(state="exited", exit_code=exit_code, oom_killed=oom_killed, finished_at=time.time_ns())
         if self._log is not None and self._log.error:
             self._status["error"] = self._log.error
+        elif self._wall is not None:
+            self._status["error"] = self._wall.failure()
         self._write_exit_file()
         self._close_wall()
         self._remove_run_dir()

@@ -139,6 +139,10 @@ class Wall(ABC):
     def oom_killed(self) -> bool:
         """Whether the kernel killed the workload for its memory limit."""
 
+    def failure(self) -> str:
+        """Why the instance ended, when it was not the workload's doing; "" else."""
+        return ""
+
     @abstractmethod
     def close(self) -> None:
         """Kill whatever is left, wait for it, remove cgroups, links, sockets and temporary files. Idempotent."""
