@@ -1,0 +1,164 @@
+"""QEMU's command line, as a pure function of the plan.
+
+Nothing a user wrote is part of it: files arrive as descriptors, names are made from numbers, and what has a JSON form
+is given as JSON, so that no value can become an option.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from enisle.wire.plans import NicPlan, VmPlan
+
+HOTPLUG_BUS = "hot"
+"""A bridge of 31 slots, where ACPI can plug NICs in and out of a running VM; pcie.0 itself cannot."""
+
+TCG_TRANSLATION_MIB = 128
+_MACHINE = (
+    "q35,usb=off,vmport=off,smm=off,sata=off,smbus=off,i8042=off,hpet=off,graphics=off,"
+    "mem-merge=off,dump-guest-core=off,memory-backend=ram"
+)
+_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+# No console: nobody reads it, and emulated serial output is slow. On a panic the machine resets, which -no-reboot turns
+# into the end of QEMU.
+_KERNEL_WORDS = (
+    "console=none quiet panic=-1 oops=panic no_timer_check tsc=reliable cryptomgr.notests random.trust_cpu=on "
+    "rcupdate.rcu_expedited=1 8250.nr_uarts=0 audit=0 apparmor=0 net.ifnames=0 pci=noaer "
+    # Initialisation of what a VM of ours has no use for: keys for signed modules, tracing of probes, hibernation.
+    "initcall_blacklist=load_system_certificate_list,init_kprobe_trace,blacklist_init,crypto_kdf108_init,"
+    "dh_init,init_encrypted,digsig_init"
+)
+# Speculation is the host's to contain where code is translated; under KVM the guest protects its own processes.
+_TCG_KERNEL_WORDS = "mitigations=off"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Descriptors:
+    """The descriptors QEMU inherits. ``taps``: one per NIC; ``shares``: connected sockets of file servers."""
+
+    kernel: int
+    initramfs: int
+    image_disk: int
+    writable_disk: int
+    agent: int
+    qmp: int
+    taps: list[int] = field(default_factory=list)
+    shares: list[int] = field(default_factory=list)
+
+    def all(self) -> list[int]:
+        """Every descriptor."""
+        files = [self.kernel, self.initramfs, self.image_disk, self.writable_disk, self.agent, self.qmp]
+        return [*files, *self.taps, *self.shares]
+
+
+def argv(plan: VmPlan, fds: Descriptors) -> list[str]:
+    """The whole command line."""
+    words = [plan.qemu, "-name", f"enisle-{plan.id[:12]}", "-nodefaults", "-no-user-config", "-no-reboot"]
+    words += ["-display", "none", "-sandbox", _SANDBOX, "-machine", _MACHINE]
+    words += _accelerator(plan)
+    words += ["-smp", str(plan.vcpus), "-m", f"{_mebibytes(plan.memory_bytes)}M"]
+    words += ["-object", _json(_memory(plan, shared=bool(fds.shares)))]
+    words += ["-kernel", f"/dev/fd/{fds.kernel}", "-initrd", f"/dev/fd/{fds.initramfs}"]
+    words += ["-append", kernel_command_line(plan)]
+    words += _disk(0, fds.image_disk, read_only=True) + _disk(1, fds.writable_disk, read_only=False)
+    words += ["-chardev", f"socket,id=agent,fd={fds.agent}", "-device", _json(_SERIAL), "-device", _json(_PORT)]
+    words += ["-device", _json({"driver": "pcie-pci-bridge", "id": HOTPLUG_BUS, "addr": "1e.0"})]
+    for number, (nic, fd) in enumerate(zip(plan.nics, fds.taps, strict=True)):
+        words += ["-netdev", f"tap,id=net{number},fd={fd}", "-device", _json(nic_device(nic, number))]
+    for number, fd in enumerate(fds.shares):
+        words += ["-chardev", f"socket,id=share{number},fd={fd}", "-device", _json(_share(number))]
+    words += ["-device", _json(_BALLOON)]
+    words += ["-chardev", f"socket,id=qmp,fd={fds.qmp}", "-mon", "chardev=qmp,mode=control"]
+    return words
+
+
+def kernel_command_line(plan: VmPlan) -> str:
+    """What the guest's kernel is told."""
+    return f"{_KERNEL_WORDS} {_TCG_KERNEL_WORDS}" if plan.accelerator == "tcg" else _KERNEL_WORDS
+
+
+def nic_device(nic: NicPlan, number: int) -> dict[str, Any]:
+    """The device of a NIC, for the command line and for device_add."""
+    return {
+        "driver": "virtio-net-pci",
+        "id": f"nic{number}",
+        "netdev": f"net{number}",
+        "mac": nic.mac,
+        "bus": HOTPLUG_BUS,
+        "addr": f"{number + 1:x}.0",
+        "romfile": "",
+    }
+
+
+_SERIAL = {"driver": "virtio-serial-pci", "id": "serial", "max_ports": 2, "addr": "4.0"}
+_PORT = {"driver": "virtserialport", "bus": "serial.0", "chardev": "agent", "name": "enisle", "nr": 1}
+_BALLOON = {
+    "driver": "virtio-balloon-pci",
+    "id": "balloon",
+    "addr": "5.0",
+    "deflate-on-oom": True,
+    "free-page-reporting": True,
+}
+
+
+def _accelerator(plan: VmPlan) -> list[str]:
+    if plan.accelerator == "kvm":
+        return ["-accel", "kvm", "-cpu", "host"]
+    # 5-level page tables would only cost time; the rest of "max" is what images may have been compiled for.
+    return ["-accel", f"tcg,thread=multi,tb-size={TCG_TRANSLATION_MIB}", "-cpu", "max,la57=off"]
+
+
+def _mebibytes(size: int) -> int:
+    return max(size >> 20, 64)
+
+
+def _memory(plan: VmPlan, *, shared: bool) -> dict[str, Any]:
+    """File servers reach the guest's memory directly, so it is a memfd then."""
+    kind = "memory-backend-memfd" if shared else "memory-backend-ram"
+    return {"qom-type": kind, "id": "ram", "size": _mebibytes(plan.memory_bytes) << 20, "share": shared}
+
+
+def _disk(number: int, fd: int, *, read_only: bool) -> list[str]:
+    """A virtio disk on a file that is raw, whatever a guest has written to its beginning."""
+    node = {
+        "driver": "raw",
+        "node-name": f"disk{number}",
+        "read-only": read_only,
+        "discard": "unmap",
+        "file": {
+            "driver": "file",
+            "filename": f"/dev/fdset/{number}",
+            "read-only": read_only,
+            "discard": "unmap",
+            "locking": "off",  # the keeper holds a lock of its own
+        },
+    }
+    device = {"driver": "virtio-blk-pci", "drive": f"disk{number}", "addr": f"{number + 2}.0", "id": f"vd{number}"}
+    return [
+        "-add-fd",
+        f"fd={fd},set={number}",
+        "-blockdev",
+        _json(node),
+        "-device",
+        _json(device),
+    ]
+
+
+def _share(number: int) -> dict[str, Any]:
+    return {
+        "driver": "vhost-user-fs-pci",
+        "id": f"fs{number}",
+        "chardev": f"share{number}",
+        "tag": f"share{number}",
+        "addr": f"{number + 6:x}.0",
+    }
+
+
+MAX_SHARES = 22  # slots of pcie.0 that are left for them
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))

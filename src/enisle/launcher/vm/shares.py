@@ -1,0 +1,167 @@
+"""Directories of the host inside a VM: one virtiofsd each, which sees that directory alone.
+
+The server runs in a mount namespace of its own, in which the directory (or a single file, in an otherwise empty
+directory) is bound below the keeper's run directory: read-only where the share is, without set-id programs and devices
+towards the host. Nothing is ever mounted on the host itself.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from enisle.launcher.vm.protocol import GuestMount, MountKind
+from enisle.launcher.vm.spawn import Program, spawn
+from enisle.launcher.wall import WallError
+from enisle.linux import mounts
+from enisle.linux.namespaces import CLONE_NEWNS, unshare
+from enisle.wire.plans import MountPlan
+
+_FLAGS = {
+    "ro": mounts.MS_RDONLY,
+    "nosuid": mounts.MS_NOSUID,
+    "nodev": mounts.MS_NODEV,
+    "noexec": mounts.MS_NOEXEC,
+    "noatime": 1024,
+    "nodiratime": 2048,
+    "relatime": 1 << 21,
+}
+_NO_DATA = frozenset({"rw", "suid", "dev", "exec", "bind", "rbind", "private", "rprivate", "slave", "rslave", "shared"})
+_NO_DATA_TOO = frozenset({"rshared", "nocopy", "volume-nocopy", "unbindable", "runbindable", "z", "Z", "async", "sync"})
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One directory or file of the host to serve."""
+
+    source: str
+    read_only: bool
+    is_file: bool
+
+
+def plan_mounts(plans: list[MountPlan]) -> tuple[list[GuestMount], list[Share]]:
+    """What the agent mounts, and what must be served for it. WallError for a source that is not there."""
+    guest: list[GuestMount] = []
+    shares: list[Share] = []
+    for plan in plans:
+        flags, data = mount_flags(plan.options)
+        if plan.kind == "tmpfs":
+            guest.append(GuestMount(MountKind.TMPFS, plan.target, data=data, flags=flags))
+            continue
+        if plan.kind not in ("bind", "volume"):
+            raise WallError("not_supported", f"a mount of kind {plan.kind} at {plan.target} is not for a VM", 128)
+        source = os.path.join(plan.source, plan.subpath) if plan.subpath else plan.source
+        is_file = _is_file(source, plan.target)
+        read_only = bool(flags & mounts.MS_RDONLY)
+        tag = f"share{len(shares)}"
+        shares.append(Share(source, read_only, is_file))
+        inside = "file" if is_file else ""
+        copy_up = plan.copy_up and not read_only
+        guest.append(GuestMount(MountKind.SHARE, plan.target, tag, inside, "", flags, copy_up))
+    return guest, shares
+
+
+def mount_flags(options: list[str]) -> tuple[int, str]:
+    """(MS_* bits, what is left for the file system) of mount(8) words."""
+    flags = 0
+    rest: list[str] = []
+    for option in options:
+        if option in _FLAGS:
+            flags |= _FLAGS[option]
+        elif option not in _NO_DATA and option not in _NO_DATA_TOO:
+            rest.append(option)
+    return flags, ",".join(rest)
+
+
+def _is_file(source: str, target: str) -> bool:
+    try:
+        return not os.path.isdir(source) and bool(os.stat(source))
+    except OSError as error:
+        raise WallError("invalid", f"the source {source} of the mount {target}: {error.strerror}", 128) from error
+
+
+class FileServer:
+    """A running virtiofsd; ``connection`` is the socket that QEMU gets."""
+
+    def __init__(self, program: str, share: Share, place: str, *, join: Callable[[int], None] | None) -> None:
+        os.makedirs(place, mode=0o700, exist_ok=True)
+        self._place = place
+        self.connection, self.program = self._start(program, share, join)
+
+    def release_connection(self) -> None:
+        """Close our copy of the connection: when QEMU's goes, the server ends."""
+        if self.connection >= 0:
+            os.close(self.connection)
+            self.connection = -1
+
+    def _start(self, program: str, share: Share, join: Callable[[int], None] | None) -> tuple[int, Program]:
+        address = f"{self._place}.sock"
+        source = mounts.clone_tree(mounts.AT_FDCWD, share.source, recursive=not share.is_file)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            listener.bind(address)
+            listener.listen(1)
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            connection.connect(address)
+            os.unlink(address)
+            words = command(program, self._place, listener.fileno(), read_only=share.read_only)
+            started = spawn(
+                words,
+                inherit=[listener.fileno()],
+                prepare=lambda: _enter_share(self._place, source, share),
+                join=join,
+            )
+            return connection.detach(), started
+        finally:
+            os.close(source)
+            listener.close()
+
+    def close(self) -> None:
+        """Kill the server and all it started, and wait for it."""
+        self.release_connection()
+        try:
+            os.killpg(self.program.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        os.waitpid(self.program.pid, 0)
+        os.close(self.program.pidfd)
+        os.close(self.program.errors)
+        os.rmdir(self._place)
+
+
+def _enter_share(place: str, source: int, share: Share) -> None:
+    """In the server's child: bind the source at ``place``, in a mount namespace that nobody else is in."""
+    unshare(CLONE_NEWNS)
+    mounts.set_tree_propagation("/", mounts.MS_PRIVATE)
+    attributes = mounts.ATTR_NOSUID | mounts.ATTR_NODEV | (mounts.ATTR_RDONLY if share.read_only else 0)
+    mounts.set_attributes(source, add=attributes, recursive=not share.is_file)
+    target = os.open(place, os.O_PATH | os.O_DIRECTORY)
+    if not share.is_file:
+        mounts.attach(source, target)
+        return
+    empty = mounts.new("tmpfs", {"size": "64k", "mode": "755"}, attributes=mounts.ATTR_NODEV)
+    made = os.open("file", os.O_CREAT | os.O_RDONLY, 0o644, dir_fd=empty)
+    mounts.attach(empty, target)
+    again = os.open(f"{place}/file", os.O_PATH)
+    mounts.attach(source, again)
+    for fd in (made, again, empty, target):
+        os.close(fd)
+
+
+_C_VIRTIOFSD = "/usr/lib/qemu/"
+
+
+def command(program: str, place: str, listener: int, *, read_only: bool) -> list[str]:
+    """virtiofsd's command line: of QEMU's own (Debian 12), or of the one in Rust that followed it (Debian 13)."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    files = 65536 if limit == resource.RLIM_INFINITY else min(limit, 65536)
+    if not program.startswith(_C_VIRTIOFSD):
+        words = [program, f"--fd={listener}", f"--shared-dir={place}", "--sandbox=namespace", "--cache=auto", "--xattr"]
+        words += ["--announce-submounts", f"--rlimit-nofile={files}", "--log-level=error", "--inode-file-handles=never"]
+        return [*words, "--readonly"] if read_only else words
+    options = f"source={place},sandbox=namespace,cache=auto,xattr,announce_submounts"
+    return [program, f"--fd={listener}", "-f", "-o", options, f"--rlimit-nofile={files}"]
