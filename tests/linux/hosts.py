@@ -22,7 +22,9 @@ from enisle.model.ids import NetworkId, new_id
 from enisle.model.instance import BoundPort, EndpointRequest, PublishedPort
 from enisle.model.network import Network
 from enisle.network.bridge import BridgeNetworks
+from enisle.network.names import SOCKET_NAME
 from enisle.state.memory import MemoryStore
+from enisle.wire import frames
 from tests.linux.netns import Namespace
 
 T = TypeVar("T")
@@ -115,6 +117,10 @@ class Host(Namespace):
         self.close(keep=True)
         self.open()
 
+    def resolver_pid(self) -> int:
+        """The pid of the engine's resolver, 0 if there is none."""
+        return self.run(_resolver_pid, self.run_root / SOCKET_NAME)
+
     def create_network(self, name: str, **fields: Any) -> Network:
         return self.do(self.networks.create(Network(id=NetworkId(""), name=name, **fields)))
 
@@ -130,6 +136,12 @@ class Host(Namespace):
             return self.nft(f"list table inet {self.name}")
         except NftablesError:
             return ""
+
+    def filter_bridged(self, flag: str) -> None:
+        """Set whether iptables and nftables see what the host's bridges carry ("1", once br_netfilter is loaded)."""
+        setting = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+        if self.run(setting.exists):
+            self.run(setting.write_text, flag)
 
     def links(self) -> list[str]:
         def work() -> list[str]:
@@ -242,6 +254,18 @@ class Lan(Namespace):
     def claim_loopback(self, gateway: str) -> None:
         """Send what is for 127.0.0.1 to the host."""
         self.run(_claim_loopback, gateway)
+
+
+def _resolver_pid(path: Path) -> int:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_DEADLINE_S)
+        try:
+            connection.connect(str(path))
+            frames.send(connection, {"op": "hello"})
+            (answer,) = frames.Decoder().feed(connection.recv(65536))
+        except OSError:
+            return 0
+        return int(answer["pid"])
 
 
 def _wait_carrier(name: str) -> None:

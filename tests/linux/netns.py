@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import queue
 import socket
@@ -41,6 +42,8 @@ class Namespace:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for server in self._open:
+            with contextlib.suppress(OSError):
+                server.shutdown(socket.SHUT_RDWR)  # wakes who waits in accept or recvfrom
             server.close()
         self._jobs.put(None)
         self._thread.join()
@@ -68,6 +71,10 @@ class Namespace:
         if error is not None:
             raise error
         return result  # type: ignore[return-value]
+
+    def keep(self, server: socket.socket) -> None:
+        """Close a socket when the namespace is closed."""
+        self._open.append(server)
 
     def serve_tcp(self, address: str, port: int, answer: bytes | None = None) -> None:
         """Answer every connection with ``answer``, or with the client's address, until the namespace is closed."""

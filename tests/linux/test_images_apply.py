@@ -74,7 +74,7 @@ def root(tmp_path: Path) -> Iterator[int]:
 
 
 def hostile(outside: str) -> list[list[tuple[str, FileKind, str]]]:
-    """Archives that try to write, link, chmod or delete at ``outside`` (an absolute path) from within a root beside it."""
+    """Archives that try to write, link, chmod or delete at ``outside``, an absolute path beside the root."""
     up = "../" * 12
     name = outside.lstrip("/")
     ways = [outside, up + name, "x/../" + up + name, "../canary", "./" + up + name, "a/" + up + up + name]

@@ -41,7 +41,9 @@ def test_instances_of_one_network_reach_each_other_directly(host: Host) -> None:
         assert one.run(connect, two.ipv4, 80) == one.ipv4
 
 
-def test_published_port_is_reached_from_everywhere(host: Host, lan: Lan) -> None:
+@pytest.mark.parametrize("bridged", ["0", "1"])
+def test_published_port_is_reached_from_everywhere(host: Host, lan: Lan, bridged: str) -> None:
+    host.filter_bridged(bridged)
     with Instance(host, "one") as one, Instance(host, "two") as two:
         one.serve_tcp("0.0.0.0", 8080)
         (bound,) = one.publish(PublishedPort(container_port=8080, host_port=80))
@@ -157,14 +159,17 @@ def test_networks_are_apart_and_internal_ones_have_no_way_out(host: Host, lan: L
         assert three.publish(PublishedPort(container_port=80, host_port=80)) == []
 
 
-def test_without_inter_container_communication_only_published_ports_are_reached(host: Host) -> None:
+@pytest.mark.parametrize("bridged", ["0", "1"])
+def test_without_inter_container_communication_only_published_ports_are_reached(host: Host, bridged: str) -> None:
+    host.filter_bridged(bridged)
     network = host.create_network("quiet", options={"com.docker.network.bridge.enable_icc": "false"})
     with Instance(host, "one", network) as one, Instance(host, "two", network) as two:
         for port in (80, 81):
             one.serve_tcp("0.0.0.0", port)
         one.publish(PublishedPort(container_port=80, host_port=80))
         assert not two.run(connect, one.ipv4, 81)
-        assert two.run(connect, one.endpoint.gateway4, 80)
+        if bridged == "0":  # br_netfilter keeps translated frames in the bridge, where the ports are isolated
+            assert two.run(connect, one.endpoint.gateway4, 80)
 
 
 def test_ipv6_network(host: Host, lan: Lan) -> None:

@@ -87,6 +87,7 @@ class Upstreams:
             lambda: _Answer(lambda reply: _answers(reply, query)), remote_addr=(server, self._port)
         )
         try:
+            transport.sendto(query)
             async with asyncio.timeout(_TIMEOUT_S):
                 return await protocol.done
         finally:

@@ -1,0 +1,237 @@
+"""Name resolution: a real resolver process on real bridges, asked as instances ask."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dnslib import QTYPE, RCODE, RR, TXT, A, DNSRecord
+
+from enisle.model.network import Network
+from tests.linux.hosts import Host, Instance, Lan
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="changing networks needs root")
+
+_ANSWER_S = 5.0
+LONG = "x" * 200
+
+
+class Nameserver:
+    """A nameserver on another machine: answers 192.0.2.77 for what it knows, and remembers what it was asked."""
+
+    def __init__(self, lan: Lan) -> None:
+        self.asked: list[str] = []
+        self._udp, self._tcp = lan.run(self._listen, lan.address)
+        lan.keep(self._udp)
+        lan.keep(self._tcp)
+        threading.Thread(target=self._serve_udp, daemon=True).start()
+        threading.Thread(target=self._serve_tcp, daemon=True).start()
+
+    @staticmethod
+    def _listen(address: str) -> tuple[socket.socket, socket.socket]:
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        udp.bind((address, 53))
+        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        tcp.bind((address, 53))
+        tcp.listen()
+        return udp, tcp
+
+    def _answer(self, data: bytes, *, tcp: bool) -> bytes:
+        query = DNSRecord.parse(data)
+        name = str(query.q.qname)
+        self.asked.append(name)
+        reply = query.reply()
+        if name == "example.com.":
+            reply.add_answer(RR(query.q.qname, QTYPE.A, ttl=60, rdata=A("192.0.2.77")))
+        elif name == "long.example.com." and tcp:
+            for _ in range(5):
+                reply.add_answer(RR(query.q.qname, QTYPE.TXT, ttl=60, rdata=TXT(LONG)))
+        elif name == "long.example.com.":
+            reply.header.tc = 1
+        else:
+            reply.header.rcode = RCODE.NXDOMAIN
+        return bytes(reply.pack())
+
+    def _serve_udp(self) -> None:
+        while True:
+            try:
+                data, peer = self._udp.recvfrom(4096)
+                if not data:
+                    return
+                self._udp.sendto(self._answer(data, tcp=False), peer)
+            except OSError:
+                return
+
+    def _serve_tcp(self) -> None:
+        while True:
+            try:
+                connection, _ = self._tcp.accept()
+            except OSError:
+                return
+            with connection:
+                (length,) = struct.unpack("!H", connection.recv(2))
+                reply = self._answer(connection.recv(length), tcp=True)
+                connection.sendall(struct.pack("!H", len(reply)) + reply)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    (tmp_path / "resolv.conf").write_text(f"nameserver {Lan.address}\n")
+    (tmp_path / "resolv.conf").chmod(0o644)
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)  # the resolver is nobody
+    with Host(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def lan(host: Host) -> Iterator[Lan]:
+    with Lan(host) as machine:
+        yield machine
+
+
+@pytest.fixture
+def nameserver(lan: Lan) -> Nameserver:
+    return Nameserver(lan)
+
+
+@pytest.fixture
+def network(host: Host) -> Network:
+    return host.create_network("app")
+
+
+def ask(
+    server: str, name: str, kind: str = "A", *, tcp: bool = False, patience_s: float = _ANSWER_S
+) -> tuple[str, list[str]]:
+    """The reply's code and the answers' data."""
+    reply = DNSRecord.parse(DNSRecord.question(name, kind).send(server, 53, tcp=tcp, timeout=patience_s))
+    return RCODE[reply.header.rcode], sorted(str(record.rdata) for record in reply.rr)
+
+
+def test_names_aliases_and_ids_of_the_own_network(host: Host, network: Network) -> None:
+    with (
+        Instance(host, "web", network, aliases=("www",)) as web,
+        Instance(host, "db", network, aliases=("www",)) as db,
+        Instance(host, "other") as other,
+    ):
+        server = network.pools[0].gateway
+        assert db.run(ask, server, "web") == ("NOERROR", [web.ipv4])
+        assert db.run(ask, server, "WEB.app.") == ("NOERROR", [web.ipv4])
+        assert db.run(ask, server, web.id[:12]) == ("NOERROR", [web.ipv4])
+        assert db.run(ask, server, "www") == ("NOERROR", sorted([web.ipv4, db.ipv4]))
+        assert db.run(ask, server, "web", "AAAA") == ("NOERROR", [])
+        reverse = ".".join(reversed(web.ipv4.split("."))) + ".in-addr.arpa"
+        assert db.run(ask, server, reverse, "PTR") == ("NOERROR", ["web.app."])
+        assert web.run(ask, server, "db", tcp=True) == ("NOERROR", [db.ipv4])
+        assert other.run(ask, other.endpoint.gateway4, "web")[1] == []
+
+
+def test_a_name_ends_with_its_endpoint(host: Host, network: Network) -> None:
+    server = network.pools[0].gateway
+    with Instance(host, "web", network) as web:
+        with Instance(host, "db", network):
+            assert web.run(ask, server, "db")[1]
+        assert web.run(ask, server, "db")[1] == []
+
+
+def test_other_names_are_asked_of_the_hosts_nameservers(host: Host, nameserver: Nameserver) -> None:
+    with Instance(host, "one") as one:
+        server = one.endpoint.gateway4
+        assert one.run(ask, server, "example.com") == ("NOERROR", ["192.0.2.77"])
+        assert one.run(ask, server, "nothing.example.com")[0] == "NXDOMAIN"
+        assert one.run(ask, server, "example.com", tcp=True) == ("NOERROR", ["192.0.2.77"])
+        assert len(one.run(ask, server, "long.example.com", "TXT", tcp=True)[1]) == 5
+
+
+def test_a_changed_resolv_conf_is_read(host: Host, lan: Lan) -> None:
+    host.resolv_conf.write_text("nameserver 198.51.100.1\n")  # the host itself: nobody there
+    with Instance(host, "one") as one:
+        server = one.endpoint.gateway4
+        assert one.run(ask, server, "example.com")[0] == "SERVFAIL"
+        nameserver = Nameserver(lan)
+        host.resolv_conf.write_text(f"nameserver {lan.address}\n")
+        host.wait_until(lambda: one.run(ask, server, "example.com") == ("NOERROR", ["192.0.2.77"]))
+        assert nameserver.asked
+
+
+def test_an_internal_network_asks_nobody(host: Host, nameserver: Nameserver) -> None:
+    inner = host.create_network("inner", internal=True)
+    with Instance(host, "one", inner) as one, Instance(host, "two", inner) as two:
+        server = inner.pools[0].gateway
+        assert one.run(ask, server, "two") == ("NOERROR", [two.ipv4])
+        assert one.run(ask, server, "example.com")[0] == "NXDOMAIN"
+        assert one.run(ask, server, "example.com", tcp=True)[0] == "NXDOMAIN"
+    assert nameserver.asked == []
+
+
+def test_nobody_else_is_answered(host: Host, lan: Lan, nameserver: Nameserver) -> None:
+    other = host.create_network("other")
+    with Instance(host, "one") as one, Instance(host, "two", other) as two:
+        server = one.endpoint.gateway4
+        assert one.run(ask, server, "example.com")[0] == "NOERROR"
+        lan.route(f"{server}/32", lan.host_address)
+        for outsider in (lan, two):
+            with pytest.raises(OSError):
+                outsider.run(ask, server, "example.com", patience_s=0.5)
+
+
+def test_it_survives_the_engine_and_is_found_again(host: Host, network: Network) -> None:
+    server = network.pools[0].gateway
+    with Instance(host, "web", network) as web, Instance(host, "db", network) as db:
+        assert web.run(ask, server, "db")[1] == [db.ipv4]
+        web.store()
+        db.store()
+        pid = host.resolver_pid()
+        host.close(keep=True)
+        assert web.run(ask, server, "db")[1] == [db.ipv4]
+        host.open()
+        assert host.resolver_pid() == pid
+        assert web.run(ask, server, "db")[1] == [db.ipv4]
+        with Instance(host, "late", network) as late:
+            assert web.run(ask, server, "late")[1] == [late.ipv4]
+
+
+def test_it_is_started_again_when_it_dies(host: Host, network: Network) -> None:
+    server = network.pools[0].gateway
+    with Instance(host, "web", network) as web, Instance(host, "db", network) as db:
+        assert web.run(ask, server, "db")[1] == [db.ipv4]
+        pid = host.resolver_pid()
+        os.kill(pid, signal.SIGKILL)
+        host.wait_until(lambda: host.resolver_pid() not in (0, pid))
+        assert web.run(ask, server, "db")[1] == [db.ipv4]
+
+
+def test_it_has_no_rights_and_ends_with_the_engine(host: Host) -> None:
+    with Instance(host, "one") as one:
+        assert one.run(ask, one.endpoint.gateway4, "example.com")[0] == "SERVFAIL"
+        pid = host.resolver_pid()
+        status = dict(
+            line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+        )
+        assert status["Uid"].split() == ["65534"] * 4
+        assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
+    host.close(keep=False)
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_rubbish_does_not_stop_it(host: Host, nameserver: Nameserver) -> None:
+    def pester(server: str) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.connect((server, 53))
+            whole = DNSRecord.question("example.com").pack()
+            for length in range(len(whole)):
+                client.send(whole[:length])
+            client.send(whole[:12] + b"\xc0\x0c\0\1\0\1")  # a name that points to itself
+            client.send(b"\xff" * 4000)
+            client.send(bytes(12))
+
+    with Instance(host, "one") as one:
+        server = one.endpoint.gateway4
+        one.run(pester, server)
+        assert one.run(ask, server, "example.com") == ("NOERROR", ["192.0.2.77"])
