@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from enisle.contracts import Driver
+from enisle.contracts import Driver, HostCapability
 from enisle.daemon.filewatch import watch_directory
 from enisle.daemon.version import version
 from enisle.drivers.container.driver import ContainerDriver
@@ -19,6 +21,7 @@ from enisle.drivers.vm.driver import VmDriver
 from enisle.engine.core import Settings
 from enisle.engine.engine import Engine
 from enisle.images.store import LocalImages
+from enisle.linux.cgroup.choose import group
 from enisle.linux.cgroup.layout import detect
 from enisle.model.instance import Isolation
 from enisle.network.bridge import BridgeNetworks
@@ -64,6 +67,8 @@ async def opened(config: Config) -> AsyncIterator[Engine]:
         await images.close()
         await launcher.close(quit=idle)
         await store.close()
+        if idle:
+            _remove_cgroup(config.name)
 
 
 def _drivers(config: Config, launcher: LauncherClient, limits: LimitFacts) -> dict[Isolation, Driver]:
@@ -79,6 +84,13 @@ def _drivers(config: Config, launcher: LauncherClient, limits: LimitFacts) -> di
     }
 
 
+def _remove_cgroup(name: str) -> None:
+    """Remove the group that all instances lie in; one that is still in use stays."""
+    for directory in group(name).directories():
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)
+
+
 def _settings(config: Config, limits: LimitFacts, drivers: dict[Isolation, Driver]) -> Settings:
     async def facts() -> dict[str, Any]:
         return {
@@ -91,6 +103,11 @@ def _settings(config: Config, limits: LimitFacts, drivers: dict[Isolation, Drive
             "cpuset": limits.cpuset,
         }
 
+    async def doctor() -> list[HostCapability]:
+        from enisle.doctor.report import report
+
+        return await asyncio.to_thread(report, data_root=config.data_root)
+
     return Settings(
         name=config.name,
         data_root=config.data_root,
@@ -99,4 +116,5 @@ def _settings(config: Config, limits: LimitFacts, drivers: dict[Isolation, Drive
         insecure_registries=config.images.insecure_registries,
         version=version(),
         facts=facts,
+        doctor=doctor,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import socket
 import time
 from contextlib import AsyncExitStack
@@ -23,6 +25,9 @@ from enisle.model.image import Image, Platform
 from enisle.model.instance import Instance, InstanceSpec, RestartKind
 
 RECORD_NAME = "record.json"
+COPY_AFTER_S = 3.0
+
+log = logging.getLogger("enisle.engine")
 
 
 async def create(core: Core, spec: InstanceSpec, *, name: str | None, warnings: list[str]) -> Instance:
@@ -40,7 +45,21 @@ async def create(core: Core, spec: InstanceSpec, *, name: str | None, warnings: 
         undo.pop_all()
         core.image_claims[image.id] -= 1
     announce(core, record, "create")
+    asyncio.get_running_loop().call_later(COPY_AFTER_S, copy_record, core, record.id)
     return record
+
+
+def copy_record(core: Core, instance_id: str) -> None:
+    """Put a copy of the record into the instance's directory, for the day the store is lost.
+
+    Not at once: most of what is made by the thousand is gone after a moment.
+    """
+    if instance_id not in core.slots:
+        return
+    try:
+        (core.directory(instance_id) / RECORD_NAME).write_bytes(encode(core.slots.find(instance_id).record))
+    except OSError as error:
+        log.warning("container %s: no copy of its record could be written: %s", instance_id[:12], error)
 
 
 async def _claim_image(core: Core, spec: InstanceSpec, undo: AsyncExitStack) -> Image:
@@ -127,11 +146,10 @@ async def _with_mounts(core: Core, record: Instance, undo: AsyncExitStack) -> In
 
 
 async def _prepare(core: Core, record: Instance, undo: AsyncExitStack) -> None:
-    """Make the instance's directory. Its record lies in it too, for the day the store is lost."""
+    """Make the instance's directory."""
     directory = core.directory(record.id)
     directory.mkdir(mode=0o711)
     undo.callback(delete_directory, directory)
     driver = core.driver(record)
     undo.push_async_callback(driver.destroy, directory)
-    (directory / RECORD_NAME).write_bytes(encode(record))
     await driver.prepare(await base_launch(core, record))

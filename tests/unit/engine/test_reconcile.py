@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from enisle.engine.create import copy_record
 from enisle.errors import NotFound
 from enisle.formats.records import decode, encode
 from enisle.model.instance import Instance, Mount, MountKind, PublishedPort, RestartKind, RestartPolicy, Status
@@ -166,6 +167,7 @@ async def test_a_start_and_an_end_that_no_record_tells_of(bench: Bench) -> None:
 
 async def test_after_the_loss_of_the_store_records_come_back(bench: Bench) -> None:
     record, running = await bench.run("web", mounts=(Mount(kind=MountKind.VOLUME, target="/d", source="data"),))
+    copy_record(bench.engine._core, record.id)
     await bench.engine.close()
     for key, _, _ in await bench.store.scan(""):
         await bench.store.commit({}, deletes=[key])
