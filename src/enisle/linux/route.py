@@ -29,7 +29,7 @@ from enisle.linux.netlink import (
     uint32,
 )
 
-_RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18
+_RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_SETLINK = 16, 17, 18, 19
 _RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
 _RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
 
@@ -224,7 +224,7 @@ class Route(NetlinkSocket):
         options = attribute(_IFLA_BRPORT_MODE, bytes([hairpin])) + attribute(_IFLA_BRPORT_ISOLATED, bytes([isolated]))
         info = nested(_IFLA_PROTINFO | NLA_F_NESTED, options)
         message = _IFINFO.pack(socket.AF_BRIDGE, 0, self.index_of(name), 0, 0) + info
-        self.request(_RTM_NEWLINK, 0, message, f"set options of bridge port {name}")
+        self.request(_RTM_SETLINK, 0, message, f"set options of bridge port {name}")
 
     def _set_link(self, name: str, body: bytes, what: str, *, flags: int = 0, change: int = 0) -> None:
         message = _IFINFO.pack(0, 0, 0, flags, change) + text(_IFLA_IFNAME, name) + body

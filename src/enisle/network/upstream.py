@@ -16,6 +16,7 @@ _TIMEOUT_S = 2.0
 _ROUNDS = 2
 _TCP_TIMEOUT_S = 8.0
 _LOOK_AGAIN_S = 1.0  # how often the host's resolv.conf is looked at, at most
+_SETTLED_NS = 2_000_000_000
 _HEADER_BYTES = 12
 
 
@@ -46,7 +47,7 @@ class Upstreams:
         self._path = path
         self._port = port
         self._servers: tuple[str, ...] = ()
-        self._seen: tuple[int, int] | None = None
+        self._seen: tuple[int, int, int] | None = None
         self._looked_at = -_LOOK_AGAIN_S
 
     def servers(self) -> tuple[str, ...]:
@@ -60,10 +61,14 @@ class Upstreams:
     def _look(self) -> None:
         try:
             status = os.stat(self._path)
-            if (status.st_mtime_ns, status.st_ino) == self._seen:
+            seen = (status.st_mtime_ns, status.st_ino, status.st_size)
+            if seen == self._seen:
                 return
-            self._servers = resolv_conf.parse(self._path.read_text(errors="replace")).nameservers
-            self._seen = (status.st_mtime_ns, status.st_ino)
+            nameservers = resolv_conf.parse(self._path.read_text(errors="replace")).nameservers
+            if sorted(nameservers) != sorted(self._servers):
+                self._servers = nameservers
+            # A file that has just been written may be written again without its time stamp telling.
+            self._seen = seen if time.time_ns() - status.st_mtime_ns > _SETTLED_NS else None
         except OSError:
             self._servers, self._seen = (), None
 
