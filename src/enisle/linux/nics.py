@@ -50,35 +50,45 @@ def _namespace_of(pid: int) -> Iterator[int]:
         os.close(fd)
 
 
-def plug(nics: Sequence[Nic], pid: int) -> None:
-    """Join the network namespace of a process to the bridges of its NICs, each by a veth pair; bring up its loopback.
+def set_up(nics: Sequence[Nic], pid: int) -> None:
+    """Bring up the loopback and the NICs, whose host ends are there, in the network namespace of a process.
 
     Returns when the links carry traffic, so that the first packet of whoever runs inside is not lost. For the
-    namespace's creator, before the program inside is let go. OSError names what failed; what was made until then
-    goes with the namespace.
+    namespace's creator, before the program inside is let go. OSError names what failed.
     """
-    with Route() as route, _namespace_of(pid) as namespace:
+    with _namespace_of(pid) as namespace, visiting(namespace), Route() as inside:
+        inside.link_up("lo")
         for nic in nics:
-            route.create_veth(
-                nic.host_ifname,
+            inside.configure(
                 nic.name,
-                peer_fd=namespace,
-                master=nic.bridge,
-                peer_mac=nic.mac,
-                mtu=nic.mtu,
-                up=True,
+                addresses=nic.addresses,
+                gateway4=nic.gateway4,
+                gateway6=nic.gateway6,
+                routes=nic.routes,
             )
-            if nic.hairpin or nic.isolated:
-                route.set_port(nic.host_ifname, hairpin=nic.hairpin, isolated=nic.isolated)
-        with visiting(namespace), Route() as inside:
-            inside.link_up("lo")
-            for nic in nics:
-                inside.configure(
-                    nic.name,
-                    addresses=nic.addresses,
-                    gateway4=nic.gateway4,
-                    gateway6=nic.gateway6,
-                    routes=nic.routes,
-                )
+    with Route() as route:
         for nic in nics:
             route.wait_carrier(nic.host_ifname)
+
+
+def make(route: Route, nic: Nic, pid: int) -> None:
+    """Make a veth pair between the NIC's bridge and the network namespace of a process; nothing is up inside yet."""
+    route.create_veth(
+        nic.host_ifname,
+        nic.name,
+        peer_pid=pid,
+        master=nic.bridge,
+        peer_mac=nic.mac,
+        mtu=nic.mtu,
+        up=True,
+    )
+    if nic.hairpin or nic.isolated:
+        route.set_port(nic.host_ifname, hairpin=nic.hairpin, isolated=nic.isolated)
+
+
+def plug(nics: Sequence[Nic], pid: int) -> None:
+    """``make`` and ``set_up`` for all NICs; what was made before a failure goes with the namespace."""
+    with Route() as route:
+        for nic in nics:
+            make(route, nic, pid)
+    set_up(nics, pid)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 from enisle.launcher.wall import WallError
+from enisle.linux import nics
 from enisle.linux.netlink import NetlinkError
 from enisle.linux.route import Route
 from enisle.wire.plans import NicPlan
@@ -14,15 +15,7 @@ def make(route: Route, nic: NicPlan, pid: int) -> None:
     """Make the pair, with ``nic.name`` in the network namespace of ``pid``; a leftover of the same name goes first."""
     for attempt in range(2):
         try:
-            route.create_veth(
-                nic.host_ifname,
-                nic.name,
-                peer_pid=pid,
-                master=nic.bridge,
-                peer_mac=nic.mac,
-                mtu=nic.mtu,
-                up=True,
-            )
+            nics.make(route, nic, pid)
             return
         except NetlinkError as error:
             if error.errno != errno.EEXIST or attempt:
