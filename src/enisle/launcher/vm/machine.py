@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import os
 import signal
@@ -115,7 +116,7 @@ class Machine:
         made = group(f"{self._plan.cgroup_parent}/{self._plan.id}")
         made.create()
         self._group = made
-        made.apply(self._plan.limits)
+        made.apply(host_limits(self._plan.limits))
 
     def _join(self, pid: int) -> None:
         if self._group is not None:
@@ -226,3 +227,17 @@ def _socketpair() -> tuple[socket.socket, socket.socket]:
     for end in pair:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _AGENT_BUFFER_BYTES)
     return pair
+
+
+def host_limits(limits: LimitsPlan) -> LimitsPlan:
+    """What of an instance's limits holds for QEMU: memory and processes are the guest's own."""
+    return dataclasses.replace(
+        limits,
+        memory_bytes=0,
+        memory_swap_bytes=0,
+        memory_reservation_bytes=0,
+        memory_swappiness=None,
+        kernel_memory_tcp_bytes=0,
+        oom_kill_disable=False,
+        pids=0,
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from enisle.launcher.vm import files, protocol
 from enisle.launcher.vm.agent import Agent
 from enisle.launcher.vm.figures import guest_stats, host_memory, process_list
-from enisle.launcher.vm.machine import Machine
+from enisle.launcher.vm.machine import Machine, host_limits
 from enisle.launcher.vm.messages import setup_error
 from enisle.launcher.vm.nics import NicSlots
 from enisle.launcher.vm.protocol import Call, Failure, Identity, Setup, SetupFlag, ToGuest, u32, u64
@@ -320,17 +319,3 @@ def identity(process: ProcessPlan) -> Identity:
         return Identity(capabilities.mask(process.capabilities), limits)
     except KeyError as error:
         raise WallError("invalid", f"unknown capability or limit {error}", 128) from error
-
-
-def host_limits(limits: LimitsPlan) -> LimitsPlan:
-    """What of an instance's limits holds for QEMU: memory and processes are the guest's own."""
-    return dataclasses.replace(
-        limits,
-        memory_bytes=0,
-        memory_swap_bytes=0,
-        memory_reservation_bytes=0,
-        memory_swappiness=None,
-        kernel_memory_tcp_bytes=0,
-        oom_kill_disable=False,
-        pids=0,
-    )
