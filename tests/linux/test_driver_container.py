@@ -165,7 +165,8 @@ async def test_pause_and_unpause(walls: Walls) -> None:
     await client.read_until(b"x")
     assert [name for name, _fields in walls.events][:2] == ["paused", "unpaused"]
     await running.pause()
-    await running.signal(9)  # what is frozen must still be killable
+    await running.signal(9)  # what is frozen dies when it thaws
+    await running.unpause()
     assert (await asyncio.wait_for(running.wait(), 20)).exit_code == 137
     client.close()
 
@@ -186,8 +187,9 @@ async def test_stats_top_and_update(walls: Walls) -> None:
 
 
 async def test_memory_runs_out(walls: Walls) -> None:
-    script = "head -c 100m /dev/zero | (read -r x; cat) | cat > /dev/null; x=$(cat /dev/zero)"
-    report, _output = await walls.run("sh", "-c", script, resources=Resources(memory_bytes=16 << 20))
+    # What lies in /dev/shm counts as the container's memory.
+    command = ("dd", "if=/dev/zero", "of=/dev/shm/x", "bs=1M")
+    report, _output = await walls.run(*command, resources=Resources(memory_bytes=16 << 20))
     assert report.oom_killed
     assert report.exit_code == 137
     assert any(name == "oom" for name, _fields in walls.events)
@@ -339,14 +341,22 @@ async def test_reconnect_to_what_runs(walls: Walls) -> None:
 async def test_an_exit_while_nobody_is_connected_is_known(walls: Walls) -> None:
     launch = await walls.prepare("sh", "-c", "while [ ! -e /tmp/go ]; do sleep 0.02; done; exit 9")
     running = await walls.start(launch)
+    await running.exec("e1", ExecSpec(command=("touch", "/tmp/go")), launch.instance, None)
     running.abandon()
-    (launch.directory / "upper" / "tmp" / "go").touch()
     await until((launch.directory / "exit.json").exists)
     assert await walls.settled() == {}
     assert await walls.driver.reconnect(launch.instance, walls.on_event) is None
     report = read_exit_file(launch.directory / "exit.json")
     assert report is not None
     assert (report.exit_code, report.started_at) == (9, running.started_at)
+
+
+def lives(pid: int) -> bool:
+    """Whether there is such a process; one that waits only for its parent to notice does not count."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except OSError:
+        return False
 
 
 def keeper_of(walls: Walls, instance_id: str) -> int:
@@ -360,7 +370,7 @@ async def test_a_killed_keeper_takes_its_instance_along_and_leaves_nothing(walls
     report = await asyncio.wait_for(running.wait(), 20)
     assert (report.exit_code, report.started_at) == (255, running.started_at)
     assert await walls.settled() == {}
-    assert not Path(f"/proc/{running.pid}").exists()
+    assert not lives(running.pid)
     with pytest.raises(Unavailable):
         await running.stats()
     # The same instance can be started again.
@@ -372,7 +382,7 @@ async def test_a_keeper_killed_while_nobody_is_connected(walls: Walls) -> None:
     running = await walls.start(launch)
     running.abandon()
     os.kill(keeper_of(walls, launch.instance.id), signal.SIGKILL)
-    await until(lambda: not Path(f"/proc/{running.pid}").exists())
+    await until(lambda: not lives(running.pid))
     assert await walls.driver.reconnect(launch.instance, walls.on_event) is None
     assert await walls.settled() == {}
 

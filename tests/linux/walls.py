@@ -17,6 +17,7 @@ from typing import Any
 from enisle.contracts import Connection, ExitReport, Launch, Running
 from enisle.drivers.container.driver import ContainerDriver
 from enisle.drivers.launcher import LauncherClient
+from enisle.errors import EnisleError
 from enisle.model.ids import ImageId, InstanceId, new_id
 from enisle.model.instance import Instance, InstanceSpec
 from enisle.model.process import ExecSpec
@@ -109,6 +110,7 @@ class Walls:
         self.driver = self.new_driver()
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.running: list[Running] = []
+        self.instances: list[Instance] = []
 
     def new_driver(self) -> ContainerDriver:
         """Another driver on the same directories, as after a restart of enisled."""
@@ -130,6 +132,7 @@ class Walls:
             **{"network_mode": "none", **fields},
         )
         instance = Instance(id=InstanceId(new_id()), name="calm_skye", created_at=time.time_ns(), spec=spec)
+        self.instances.append(instance)
         self.driver.check(spec)
         directory = self.data_root / "instances" / instance.id
         directory.mkdir(parents=True)
@@ -199,10 +202,14 @@ class Walls:
     async def close(self) -> None:
         """Kill what runs, end the launcher; fail when something is left."""
         for running in self.running:
-            with suppress(Exception):
+            with suppress(EnisleError):
                 await running.signal(9)
+                await running.unpause()
+            with suppress(TimeoutError):
                 await asyncio.wait_for(running.wait(), 20)
         left = await self.settled()
+        for instance in self.instances if left else ():
+            await self.driver.bury(instance)
         await self.launcher.close(quit=True)
         for root in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()):
             with suppress(OSError):

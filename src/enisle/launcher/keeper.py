@@ -56,6 +56,7 @@ class Keeper:
         self._session: Session | None = None
         self._log: JsonFileLog | None = None
         self._held_fds: list[int] = []
+        self._oom_told = False
         self._exit_file = ""
         self._status: dict[str, Any] = {
             "state": "created",
@@ -75,13 +76,13 @@ class Keeper:
         )
         self._execs = Execs(loop, self._publish)
         os.makedirs(run_dir, mode=0o700, exist_ok=True)
-        self._listener = listen(os.path.join(run_dir, SOCKET_NAME))
         self._write_identity()
+        self._listener = listen(f"{run_dir}/{SOCKET_NAME}")
         loop.add_reader(self._listener.fileno(), self._accept)
 
     def _write_identity(self) -> None:
         """For whoever finds the run directory: our pid, and our start time in ticks to tell it from a reused pid."""
-        with open("/proc/self/stat", "rb") as file:
+        with open("/proc/self/stat", "rb", buffering=0) as file:
             start_time = int(file.read().rpartition(b")")[2].split()[19])
         identity = {
             "pid": os.getpid(),
@@ -89,10 +90,8 @@ class Keeper:
             "instance": self._instance_id,
             "generation": GENERATION,
         }
-        path = os.path.join(self._run_dir, STATUS_NAME)
-        with open(f"{path}.tmp", "w", encoding="utf-8") as target:
-            json.dump(identity, target)
-        os.rename(f"{path}.tmp", path)
+        with open(f"{self._run_dir}/{STATUS_NAME}", "wb", buffering=0) as target:
+            target.write(json.dumps(identity).encode())  # before anybody can find our socket beside it
 
     # --- connections -----------------------------------------------------------------------------------------------
 
@@ -154,7 +153,7 @@ class Keeper:
         self._held_fds = list(fds)
         del fds[:]
         self._wall = self._make_wall(message["wall"], self._loop, self._run_dir)
-        self._wall.on_oom = lambda: self._publish({"event": "oom"})
+        self._wall.on_oom = self._out_of_memory
         if message.get("files_only"):
             self._wall.open_files(plan, lambda error: self._files_open(request, error))
             return
@@ -170,6 +169,10 @@ class Keeper:
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
             self._start_done(request, WallError("internal", f"keeper: start: {error!r}", 128))
+
+    def _out_of_memory(self) -> None:
+        self._oom_told = True
+        self._publish({"event": "oom"})
 
     def _open_log(self, plan: LogPlan) -> JsonFileLog | None:
         if plan.driver == "none" or not plan.path:
@@ -211,6 +214,8 @@ class Keeper:
     def _finished(self, exit_code: int) -> None:
         """The main process has ended, and all its output was taken."""
         oom_killed = self._wall.oom_killed() if self._wall is not None else False
+        if oom_killed and not self._oom_told:
+            self._out_of_memory()  # the end was seen before its cause
         self._status.update(state="exited", exit_code=exit_code, oom_killed=oom_killed, finished_at=time.time_ns())
         if self._log is not None and self._log.error:
             self._status["error"] = self._log.error
@@ -228,8 +233,8 @@ class Keeper:
             return
         names = ("exit_code", "oom_killed", "error", "started_at", "finished_at")
         try:
-            with open(f"{self._exit_file}.tmp", "w", encoding="utf-8") as target:
-                json.dump({name: self._status[name] for name in names}, target)
+            with open(f"{self._exit_file}.tmp", "wb", buffering=0) as target:
+                target.write(json.dumps({name: self._status[name] for name in names}).encode())
             os.rename(f"{self._exit_file}.tmp", self._exit_file)
         except OSError as error:
             complain(f"{self._exit_file}: {error.strerror}; the exit code is lost if enisled is down")
