@@ -32,13 +32,18 @@ class Firewall:
         self._port_prefix = port_prefix
         self._networks = networks
         self._forwards: dict[str, tuple[Forward, ...]] = {}
+        self._holders: dict[tuple[str, str], str] = {}  # key of a forward -> instance
         self._nft: Nftables | None = None
         self._monitor: NetlinkSocket | None = None
         self._repair: asyncio.TimerHandle | None = None
 
     def open(self, forwards: dict[str, tuple[Forward, ...]]) -> None:
         """Make the tables and watch over them. Unavailable when the library or the kernel's part is missing."""
-        self._forwards = dict(forwards)
+        self._forwards, self._holders = {}, {}
+        for instance_id, held in forwards.items():
+            self._take_over(instance_id, held)
+            self._forwards[instance_id] = held
+            self._holders.update((forward.key(), instance_id) for forward in held)
         try:
             self._nft = self._nft or Nftables()
         except NftablesError as error:
@@ -60,6 +65,7 @@ class Firewall:
         """Forward these ports for an instance, and no others."""
         old = self._forwards.get(instance_id, ())
         gone = [forward for forward in old if forward not in forwards]
+        gone += self._take_over(instance_id, forwards)
         new = [forward for forward in forwards if forward not in old]
         if not gone and not new:
             return
@@ -67,6 +73,10 @@ class Firewall:
             self._forwards[instance_id] = tuple(forwards)
         else:
             self._forwards.pop(instance_id, None)
+        for forward in gone:
+            self._holders.pop(forward.key(), None)
+        for forward in new:
+            self._holders[forward.key()] = instance_id
         script = "\n".join(part for part in (ruleset.delete(self._table, gone), ruleset.add(self._table, new)) if part)
         try:
             self._run(script)
@@ -74,6 +84,21 @@ class Firewall:
             # Somebody else changed our table, or an element of it: it is made from what we know.
             _log.warning("the nftables table %s was not as expected and is made anew: %s", self._table, error)
             self.rebuild()
+
+    def _take_over(self, instance_id: str, forwards: Sequence[Forward]) -> list[Forward]:
+        """Forwards of others for the same ports, which are no longer theirs.
+
+        Who has bound a port has it: an instance that has ended lost its own before we were told to unpublish them.
+        """
+        taken = []
+        keys = {forward.key() for forward in forwards}
+        for key in keys & self._holders.keys():
+            holder = self._holders[key]
+            if holder != instance_id:
+                held = self._forwards.get(holder, ())
+                taken += [forward for forward in held if forward.key() == key]
+                self._forwards[holder] = tuple(forward for forward in held if forward.key() != key)
+        return taken
 
     def close(self, *, keep: bool) -> None:
         """Stop watching; remove the tables unless ``keep``."""

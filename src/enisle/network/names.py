@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -23,7 +24,7 @@ _log = logging.getLogger(__name__)
 GENERATION = 1  # of what is said on the socket; raised when the resolver of an older enisled would not understand
 SOCKET_NAME = "resolver.sock"
 _PORT = 53
-_PATIENCE_S = 2.0  # for an answer of the resolver, which never waits itself
+_PATIENCE_S = 1.0  # for the resolver, which never waits itself
 _RESTART_S = 1.0
 _SO_BINDTODEVICE = 25
 
@@ -39,6 +40,7 @@ class Names:
         self._arguments = ["--resolv-conf", str(resolv_conf), "--upstream-port", str(upstream_port)]
         self._connection: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._pid = 0
         self._networks: dict[str, Network] = {}
         self._sockets: dict[str, list[socket.socket]] = {}  # bound, and not handed over yet
         self._told: dict[str, dict[str, list[list[str]]]] = {}
@@ -84,7 +86,8 @@ class Names:
         known = [list(names), list(addresses)]
         self._told.setdefault(network.id, {})[endpoint] = known
         if self._connection is None:
-            self._start()
+            if self._restart is None:
+                self._start()
         else:
             self._send({"op": "tell", "network": network.id, "endpoints": {endpoint: known}})
 
@@ -140,11 +143,12 @@ class Names:
             except (OSError, frames.ProtocolError):
                 return {}
             undo.pop_all()
-        self._connection = connection
+        self._connection, self._pid = connection, int(messages[0]["pid"])
         return dict(messages[0]["networks"])
 
     def _start(self) -> None:
         """Start the process, hand it all networks and names. It need not be up for that: sockets queue."""
+        self._restart = None
         if not self._networks:
             return
         try:
@@ -154,6 +158,7 @@ class Names:
                 self._path.chmod(0o600)
                 control.listen(8)
                 self._process = self._spawn(control)
+                self._pid = self._process.pid
             self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
             self._connection.settimeout(_PATIENCE_S)
             self._connection.connect(str(self._path))
@@ -200,7 +205,11 @@ class Names:
                 return
         _log.warning("the resolver has ended and is started again")
         self._disconnect()
-        self._restart = asyncio.get_running_loop().call_later(_RESTART_S, self._start)
+        self._start_later()
+
+    def _start_later(self) -> None:
+        if self._restart is None:
+            self._restart = asyncio.get_running_loop().call_later(_RESTART_S, self._start)
 
     def _disconnect(self) -> None:
         if self._connection:
@@ -246,7 +255,12 @@ class Names:
         try:
             frames.send(self._connection, message, fds)
         except OSError as error:
-            _log.warning("the resolver does not listen: %s", error)
+            # It is stuck or ending. Half a frame may have gone out, so the connection is of no more use.
+            _log.warning("the resolver does not listen (%s) and is started again", error)
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            self._disconnect()
+            self._start_later()
 
 
 def _quit(connection: socket.socket) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from enisle.errors import Conflict, Denied, Invalid
 from enisle.model.instance import BoundPort, Endpoint, PublishedPort
+from enisle.network.addresses import parse_address
 
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _RANDOM_ATTEMPTS = 64
@@ -53,7 +54,7 @@ def host_addresses(port: PublishedPort, endpoint: Endpoint, failed: str) -> list
         raise Invalid(f"invalid proto: {port.protocol}: ports of tcp and udp can be published")
     if not port.host_ip:
         return [every for every, own in (("0.0.0.0", endpoint.ipv4), ("::", endpoint.ipv6)) if own]
-    host_ip = port.host_ip.strip("[]")
+    host_ip = str(parse_address(port.host_ip.strip("[]"), "host IP address"))
     own = endpoint.ipv6 if ":" in host_ip else endpoint.ipv4
     if not own:
         family = "IPv6" if ":" in host_ip else "IPv4"

@@ -6,7 +6,6 @@ element added and a packet is looked up once, however many there are. No other t
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -26,25 +25,28 @@ class Forward:
     target_ip: str
     target_port: int
 
-    def element(self) -> tuple[str, str, str]:
-        """The map it belongs to, its key there and its value."""
-        host = ipaddress.ip_address(self.host_ip)
+    def key(self) -> tuple[str, str]:
+        """The map it belongs to, and its key there."""
         port = f"{self.protocol} . {self.host_port}"
-        value = f"{self.target_ip} . {self.target_port}"
-        if host.is_unspecified:
-            return f"published{host.version}", port, value
-        return f"published{host.version}_at", f"{host} . {port}", value
+        version = 6 if ":" in self.host_ip else 4
+        if self.host_ip in ("0.0.0.0", "::"):
+            return f"published{version}", port
+        return f"published{version}_at", f"{self.host_ip} . {port}"
+
+    def value(self) -> str:
+        """What the map has for it."""
+        return f"{self.target_ip} . {self.target_port}"
 
 
 def add(table: str, forwards: Iterable[Forward]) -> str:
     """Start forwarding; fails as a whole when one of the elements is there with another target."""
-    parts = [(name, key, value) for name, key, value in (forward.element() for forward in forwards)]
+    parts = [(*forward.key(), forward.value()) for forward in forwards]
     return "\n".join(f"add element inet {table} {name} {{ {key} : {value} }}" for name, key, value in parts)
 
 
 def delete(table: str, forwards: Iterable[Forward]) -> str:
     """Stop forwarding; fails as a whole when one of the elements is not there."""
-    parts = [(name, key) for name, key, _ in (forward.element() for forward in forwards)]
+    parts = [forward.key() for forward in forwards]
     return "\n".join(f"delete element inet {table} {name} {{ {key} }}" for name, key in parts)
 
 
@@ -61,8 +63,8 @@ def whole(table: str, port_prefix: str, networks: Sequence[Network], forwards: I
     bridges = sorted((network for network in networks if network.bridge), key=lambda network: network.bridge)
     elements: dict[str, list[str]] = {}
     for forward in forwards:
-        name, key, value = forward.element()
-        elements.setdefault(name, []).append(f"{key} : {value}")
+        name, key = forward.key()
+        elements.setdefault(name, []).append(f"{key} : {forward.value()}")
     lines = [remove_tables(table), f"table inet {table} {{"]
     for name, key_type in (
         ("published4_at", "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service"),
