@@ -5,7 +5,6 @@ from __future__ import annotations
 from enisle.model.ids import NetworkId
 from enisle.model.network import AddressPool, Network
 from enisle.network import ruleset
-from enisle.network.doctor import foreign_droppers
 from enisle.network.ruleset import Forward
 
 WEB = Forward(protocol="tcp", host_ip="0.0.0.0", host_port=80, target_ip="10.1.0.2", target_port=8080)
@@ -107,28 +106,3 @@ def test_elements() -> None:
         "add element inet t published4_at { 127.0.0.1 . udp . 53 : 10.1.0.3 . 53 }"
     )
     assert ruleset.delete("t", [WEB6]) == "delete element inet t published6 { tcp . 80 }"
-
-
-def test_foreign_chains_that_drop_what_is_forwarded() -> None:
-    listing = """table ip filter {
-	chain INPUT {
-		type filter hook input priority filter; policy drop;
-	}
-	chain FORWARD {
-		type filter hook forward priority filter; policy drop;
-	}
-	chain DOCKER {
-	}
-}
-table inet t {
-	chain forward {
-		type filter hook forward priority filter; policy drop;
-	}
-}
-table inet calm {
-	chain forward {
-		type filter hook forward priority filter; policy accept;
-	}
-}
-"""
-    assert foreign_droppers(listing, "t") == ["ip filter FORWARD"]
