@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 from enisle.archive.copy import format_time
 from enisle.formats.oci_config import ImageDocument, encode_config
@@ -23,12 +24,11 @@ async def take_stream(parts: Parts, source: AsyncIterator[bytes], below: tuple[L
     end = asyncio.Event()
     wanted = Wanted(below=tuple(layer.chain for layer in reversed(below)))
     taking = asyncio.create_task(ingest_file(parts, wanted, path, end=end, on_read=lambda _: None))
-    spooling = asyncio.create_task(spool(source, path))
+    spooling = asyncio.create_task(_spool(source, path, end))
     try:
         await asyncio.wait([taking, spooling], return_when=asyncio.FIRST_EXCEPTION)
         if spooling.done():
             await spooling
-            end.set()
         return await taking
     finally:
         for task in (spooling, taking):
@@ -36,6 +36,11 @@ async def take_stream(parts: Parts, source: AsyncIterator[bytes], below: tuple[L
                 task.cancel()
         await asyncio.wait([spooling, taking])
         path.unlink(missing_ok=True)
+
+
+async def _spool(source: AsyncIterator[bytes], path: Path, end: asyncio.Event) -> None:
+    await spool(source, path)
+    end.set()
 
 
 async def add_image(

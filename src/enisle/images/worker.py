@@ -25,10 +25,37 @@ _POLL_S = 0.01  # how soon a growing source is looked at again
 _REPORT_S = 0.1
 
 
+class _Control:
+    """The socket to the parent, read line by line: several lines may arrive at once."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._buffer = bytearray()
+
+    def receive(self) -> dict[str, Any] | None:
+        """The next line's message; None when the parent is gone."""
+        while (end := self._buffer.find(b"\n")) < 0:
+            piece = self._connection.recv(1 << 16)
+            if not piece:
+                return None
+            self._buffer += piece
+        message: dict[str, Any] = json.loads(self._buffer[:end])
+        del self._buffer[: end + 1]
+        return message
+
+    def waits(self, timeout_s: float) -> bool:
+        """Whether there is something to receive, now or within that time."""
+        return bool(self._buffer) or bool(select.select([self._connection], [], [], timeout_s)[0])
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send one line."""
+        self._connection.sendall(json.dumps(message).encode() + b"\n")
+
+
 class _Growing:
     """A file that somebody else is writing; its end is the end only after a line on the socket says so."""
 
-    def __init__(self, path: str, control: socket.socket, *, follow: bool) -> None:
+    def __init__(self, path: str, control: _Control, *, follow: bool) -> None:
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._control = control
         self._ended = not follow
@@ -40,8 +67,8 @@ class _Growing:
                 return piece
             if ended:
                 return b""
-            if select.select([self._control], [], [], _POLL_S)[0]:
-                if not self._control.recv(4096):
+            if self._control.waits(_POLL_S):
+                if self._control.receive() is None:
                     os._exit(1)
                 self._ended = True
 
@@ -53,17 +80,17 @@ def main(fd: int) -> None:
     """Serve jobs until the other side closes the socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-c in a terminal is for the daemon, which will end us
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    control = socket.socket(fileno=fd)
-    while request := _receive(control):
+    control = _Control(socket.socket(fileno=fd))
+    while request := control.receive():
         try:
             result = _serve(request, control)
         except Exception as error:  # goes to the parent, whatever it is
-            _send(control, {"error": explain(error)})
+            control.send({"error": explain(error)})
             os._exit(1)
-        _send(control, {"ok": result})
+        control.send({"ok": result})
 
 
-def _serve(request: dict[str, Any], control: socket.socket) -> dict[str, Any]:
+def _serve(request: dict[str, Any], control: _Control) -> dict[str, Any]:
     reported = time.monotonic()
 
     def on_read(size: int) -> None:
@@ -71,7 +98,7 @@ def _serve(request: dict[str, Any], control: socket.socket) -> dict[str, Any]:
         now = time.monotonic()
         if now - reported >= _REPORT_S:
             reported = now
-            _send(control, {"read": size})
+            control.send({"read": size})
 
     source = _Growing(request["source"], control, follow=request["follow"])
     try:
@@ -90,18 +117,3 @@ def explain(error: Exception) -> tuple[str, str]:
         )
         return full.kind.value, str(full)
     return Kind.INTERNAL.value, f"unpacking a layer failed: {type(error).__name__}: {error}"
-
-
-def _receive(control: socket.socket) -> dict[str, Any] | None:
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        piece = control.recv(1 << 16)
-        if not piece:
-            return None
-        line += piece
-    request: dict[str, Any] = json.loads(line.split(b"\n", 1)[0])
-    return request
-
-
-def _send(control: socket.socket, message: dict[str, Any]) -> None:
-    control.sendall(json.dumps(message).encode() + b"\n")
