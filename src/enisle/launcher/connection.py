@@ -13,6 +13,7 @@ from enisle.wire import frames
 if TYPE_CHECKING:
     from enisle.launcher.loop import EpollLoop
 
+_MAX_SOCKET_PATH_BYTES = 107  # sun_path (unix(7))
 _MAX_QUEUED_BYTES = 8 << 20
 
 
@@ -138,17 +139,21 @@ def listen(path: str) -> socket.socket:
 
     The path may be longer than sun_path takes: it is bound through its directory.
     """
-    directory, name = os.path.split(path)
     try:
         os.unlink(path)
     except FileNotFoundError:
         pass
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    dirfd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    mask = os.umask(0o177)
     try:
-        sock.bind(f"/proc/self/fd/{dirfd}/{name}")
-        os.chmod(name, 0o600, dir_fd=dirfd)
-        sock.listen(64)
+        if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES:
+            sock.bind(path)
+        else:
+            directory, name = os.path.split(path)
+            dirfd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            sock.bind(f"/proc/self/fd/{dirfd}/{name}")
+            os.close(dirfd)
     finally:
-        os.close(dirfd)
+        os.umask(mask)
+    sock.listen(64)
     return sock

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
+import binascii
 import json
 import os
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ from enisle.launcher.client import Client, ClientOptions
 from enisle.launcher.connection import Connection, listen, peer_is_root
 from enisle.launcher.execs import Execs
 from enisle.launcher.log import JsonFileLog
-from enisle.launcher.loop import EpollLoop
+from enisle.launcher.loop import EpollLoop, report_exception
 from enisle.launcher.stdio import Stdio
 from enisle.launcher.wall import Session, Wall, WallError
 from enisle.wire.frames import Message, close_all
@@ -132,11 +131,11 @@ class Keeper:
             connection.fail(message, error.kind, error.message, error.exit_code)
         except (KeyError, TypeError, ValueError) as error:
             close_all(fds)
-            traceback.print_exc(file=sys.stderr)
+            report_exception()
             connection.fail(message, "invalid", f"keeper: {message.get('op')}: {error!r}")
         except Exception as error:
             close_all(fds)
-            traceback.print_exc(file=sys.stderr)
+            report_exception()
             connection.fail(message, "internal", f"keeper: {message.get('op')}: {error!r}")
 
     # --- start and end ---------------------------------------------------------------------------------------------
@@ -167,7 +166,7 @@ class Keeper:
         except WallError as error:
             self._start_done(request, error)
         except Exception as error:
-            traceback.print_exc(file=sys.stderr)
+            report_exception()
             self._start_done(request, WallError("internal", f"keeper: start: {error!r}", 128))
 
     def _out_of_memory(self) -> None:
@@ -246,7 +245,7 @@ class Keeper:
             try:
                 self._wall.close()
             except Exception as error:
-                traceback.print_exc(file=sys.stderr)
+                report_exception()
                 self._status["error"] = self._status["error"] or f"not all of it could be removed: {error}"
 
     def _remove_run_dir(self) -> None:
@@ -416,5 +415,5 @@ def client_options(message: Message) -> ClientOptions:
         framed=bool(message.get("framed", False)),
         logs=bool(message.get("logs", False)),
         detach_keys=str(message.get("detach_keys", "")).encode("latin-1"),
-        initial=base64.b64decode(message.get("initial", "")),
+        initial=binascii.a2b_base64(message.get("initial", "")),
     )

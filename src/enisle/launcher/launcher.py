@@ -6,16 +6,16 @@ import gc
 import os
 import signal
 import socket
-import sys
-import traceback
 
-import enisle.launcher.container.wall  # noqa: F401 - imported here, so that it is there after the fork
 from enisle.launcher.connection import Connection, listen, peer_is_root
+from enisle.launcher.container.wall import host_layout  # and all of that wall, before the first fork
+from enisle.launcher.descriptors import keep_only
 from enisle.launcher.keeper import Keeper
-from enisle.launcher.loop import EpollLoop
-from enisle.linux.syscalls import PR_SET_DUMPABLE, close_range, prctl, set_process_name
-from enisle.wire.frames import Message, close_all
-from enisle.wire.plans import GENERATION
+from enisle.launcher.log import json_lines
+from enisle.launcher.loop import EpollLoop, report_exception
+from enisle.linux.syscalls import PR_SET_DUMPABLE, prctl, set_process_name
+from enisle.wire.frames import Decoder, Message, close_all, encode
+from enisle.wire.plans import GENERATION, ContainerPlan, MountPlan, NicPlan, ProcessPlan, from_json, to_json
 
 SOCKET_NAME = "launcher.sock"
 
@@ -49,6 +49,7 @@ class Launcher:
             signal.signal(number, signal.SIG_IGN if number != signal.SIGTERM else signal.SIG_DFL)
         prctl(PR_SET_DUMPABLE, 0)
         set_process_name("enisle-launcher")
+        warm_up()
         gc.collect()
         gc.freeze()
         try:
@@ -105,6 +106,17 @@ class Launcher:
         self._running = False
 
 
+def warm_up() -> None:
+    """Do once what every keeper would do anew: look up the types of plans, and the caches below json and typing."""
+    plan = ContainerPlan(id="", hostname="", lower=[], upper="", work="", process=ProcessPlan(args=[]))
+    plan.mounts, plan.devices = [MountPlan(kind="", target="")], []
+    plan.nics = [NicPlan(name="", host_ifname="", bridge="", mac="")]
+    values = Decoder().feed(encode(to_json(plan)))[0]
+    from_json(ContainerPlan, values)
+    host_layout()
+    json_lines(1, b"\n", "", 0)
+
+
 def run_keeper(instance: str, run_dir: str, sock: socket.socket) -> None:
     """The whole life of a keeper, in the process forked for it. Does not return."""
     status = 1
@@ -113,23 +125,13 @@ def run_keeper(instance: str, run_dir: str, sock: socket.socket) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.setsid()
         set_process_name(f"keeper:{instance[:8]}")
-        keep_only_standard_fds(sock.fileno())
+        keep_only([sock.fileno()])
         loop = EpollLoop()
         keeper = Keeper(loop, instance, run_dir)
         keeper.adopt(sock)
         loop.run()
         status = 0
     except BaseException:
-        traceback.print_exc(file=sys.stderr)
+        report_exception()
     finally:
         os._exit(status)
-
-
-def keep_only_standard_fds(*kept: int) -> None:
-    """Close every other descriptor inherited from the launcher."""
-    first = 3
-    for fd in sorted(kept):
-        if fd > first:
-            close_range(first, fd - 1)
-        first = fd + 1
-    close_range(first)

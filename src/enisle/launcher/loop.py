@@ -8,12 +8,16 @@ import os
 import select
 import sys
 import time
-import traceback
 from collections.abc import Callable
 
 _READ = select.EPOLLIN
 _WRITE = select.EPOLLOUT
 _FAULT = select.EPOLLERR | select.EPOLLHUP
+
+
+def report_exception() -> None:
+    """Write the exception at hand to stderr (the launcher's log). The interpreter's own way needs no module."""
+    sys.__excepthook__(*sys.exc_info())
 
 
 class Timer:
@@ -145,4 +149,4 @@ class EpollLoop:
         try:
             callback()
         except Exception:
-            traceback.print_exc(file=sys.stderr)
+            report_exception()

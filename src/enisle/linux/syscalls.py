@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +28,7 @@ _NUMBERS = {
     "close_range": 436,
     "openat2": 437,
     "mount_setattr": 442,
-    **_OLD_NUMBERS.get(platform.machine(), _OLD_NUMBERS["x86_64"]),
+    **_OLD_NUMBERS.get(os.uname().machine, _OLD_NUMBERS["x86_64"]),
 }
 
 RESOLVE_NO_XDEV = 0x01
@@ -87,6 +86,7 @@ _pivot_root = syscall("pivot_root", ctypes.c_char_p, ctypes.c_char_p)
 _keyctl = syscall("keyctl", ctypes.c_int, ctypes.c_void_p)
 _bpf = syscall("bpf", ctypes.c_int, ctypes.c_void_p, ctypes.c_uint)
 _prctl = c_function("prctl", ctypes.c_int, *[ctypes.c_ulong] * 4)
+_prctl_name = c_function("prctl", ctypes.c_int, ctypes.c_char_p)
 _sethostname = c_function("sethostname", ctypes.c_char_p, ctypes.c_size_t)
 _setdomainname = c_function("setdomainname", ctypes.c_char_p, ctypes.c_size_t)
 
@@ -131,8 +131,8 @@ def prctl(option: int, argument2: int = 0, argument3: int = 0, argument4: int = 
 
 def set_process_name(name: str) -> None:
     """The name that ps and top show; cut to 15 bytes."""
-    buffer = ctypes.create_string_buffer(name.encode()[:15])
-    prctl(PR_SET_NAME, ctypes.addressof(buffer))
+    if _prctl_name(PR_SET_NAME, name.encode()[:15]) < 0:
+        raise fail("process name")
 
 
 def set_seccomp_filter(program: bytes) -> None:

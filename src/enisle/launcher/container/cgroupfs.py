@@ -9,6 +9,8 @@ from enisle.launcher.container.options import Options
 from enisle.linux import mounts
 from enisle.linux.cgroup.layout import Layout
 
+_PLAIN = mounts.MS_RDONLY | mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC  # the same bits as ATTR_*
+
 Attach = Callable[[int], None]
 """Puts a mount at the target."""
 
@@ -29,23 +31,17 @@ def mount_tree(layout: Layout, path: str, options: Options, attach: Attach, *, p
     attach(tree)
     for mount_point in dict.fromkeys(layout.v1.values()):
         names = [name for name, place in layout.v1.items() if place == mount_point]
+        directory = os.path.basename(mount_point)
+        os.mkdir(directory, 0o755, dir_fd=tree)
+        place = f"/proc/self/fd/{tree}/{directory}"  # in a tree that nobody else can write
         if private:
-            fd = mounts.new("cgroup", dict.fromkeys(names), attributes=attributes)
+            mounts.mount("cgroup", place, "cgroup", attributes & _PLAIN, ",".join(names))
         else:
-            fd = mounts.clone_tree(mounts.AT_FDCWD, f"{mount_point}/{path}")
-            mounts.set_attributes(fd, add=attributes)
-        _attach_below(tree, os.path.basename(mount_point), fd)
+            mounts.mount(f"{mount_point}/{path}", place, "", mounts.MS_BIND)
+            mounts.mount("", place, "", mounts.MS_BIND | mounts.MS_REMOUNT | attributes & _PLAIN)
         for name in names:
-            if name != os.path.basename(mount_point):
-                os.symlink(os.path.basename(mount_point), name, dir_fd=tree)
+            if name != directory:
+                os.symlink(directory, name, dir_fd=tree)
     if options.read_only:
         mounts.set_attributes(tree, add=mounts.ATTR_RDONLY)
     os.close(tree)
-
-
-def _attach_below(tree: int, name: str, fd: int) -> None:
-    os.mkdir(name, 0o755, dir_fd=tree)
-    target = os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=tree)
-    mounts.attach(fd, target)
-    os.close(target)
-    os.close(fd)

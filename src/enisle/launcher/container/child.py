@@ -19,6 +19,7 @@ from enisle.launcher.container.options import Options
 from enisle.launcher.container.rootfs import Rootfs
 from enisle.launcher.descriptors import keep_only, place
 from enisle.linux import mounts, terminals
+from enisle.linux.cgroup.group import Group
 from enisle.linux.cgroup.layout import Layout
 from enisle.linux.namespaces import CLONE_NEWCGROUP, FLAGS, setns, unshare
 from enisle.linux.route import Route
@@ -38,7 +39,7 @@ _CHANNEL = 3
 class Birth:
     """What the child gets from its keeper besides the plan. ``joined``: namespace kind -> descriptor of it.
 
-    ``stdio``: stdin, stdout and stderr, or nothing for a terminal. ``born_in_cgroup``: clone3 put us there.
+    ``stdio``: stdin, stdout and stderr, or nothing for a terminal. ``group``: to be joined; None where clone3 did that.
     """
 
     channel_fd: int
@@ -46,7 +47,7 @@ class Birth:
     joined: dict[str, int]
     layout: Layout
     cgroup_path: str
-    born_in_cgroup: bool
+    group: Group | None
 
 
 def become_first_process(plan: ContainerPlan, birth: Birth) -> NoReturn:
@@ -99,8 +100,6 @@ class _Setup:
         slave = self._open_terminal() if process.terminal else -1
         self._wait_ready()
         self._set_names()
-        for nic in plan.nics if plan.namespaces.net == "private" else []:
-            configure_nic(nic)
         rootfs.write_sysctls(plan.sysctls)
         rootfs.make_read_only(plan.read_only_paths)
         rootfs.mask(plan.masked_paths)
@@ -122,12 +121,14 @@ class _Setup:
             os.close(fd)
 
     def _wait_ready(self) -> None:
-        """Until the keeper has put us into our cgroup and made our links; then our cgroup namespace can begin."""
+        """Until the keeper has made our cgroup and links; once we are in it our cgroup namespace can begin."""
         if self._ready:
             return
         self._ready = True
         self._channel.wait_go()
-        if self._plan.namespaces.cgroup == "private" and not self._birth.born_in_cgroup:
+        if self._birth.group is not None:
+            self._birth.group.add(0)
+        if self._plan.namespaces.cgroup == "private" and self._birth.group is not None:
             unshare(CLONE_NEWCGROUP)
         if self._plan.namespaces.net == "private":
             with Route() as route:

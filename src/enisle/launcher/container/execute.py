@@ -5,7 +5,7 @@ All of it happens inside the instance's root, so nothing may be loaded or import
 
 from __future__ import annotations
 
-import base64
+import binascii
 import errno
 import os
 import signal
@@ -107,7 +107,7 @@ def become(process: ProcessPlan, who: identity.Identity, cwd_fd: int) -> None:
     os.umask(process.umask)
     if process.no_new_privileges:
         prctl(PR_SET_NO_NEW_PRIVS, 1)
-    program = base64.b64decode(process.seccomp_bpf)
+    program = binascii.a2b_base64(process.seccomp_bpf)
     if program and not process.no_new_privileges:
         _filter_with_privilege(keep, who)
         set_seccomp_filter(program)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+_PS = "/bin/ps"
 TITLES = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
 USUAL_ARGUMENTS = frozenset({"", "-ef"})
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -81,6 +82,23 @@ def _read(path: str) -> str:
             return file.read().decode("utf-8", "replace")
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+def run_ps(arguments: list[str]) -> str:
+    """What the host's ps prints. ValueError with its complaint when it fails. Waits; for a child of its own."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    actions = [(os.POSIX_SPAWN_DUP2, writing, 1), (os.POSIX_SPAWN_DUP2, writing, 2)]
+    try:
+        pid = os.posix_spawn(_PS, [_PS, *arguments], {}, file_actions=actions)
+    except FileNotFoundError as error:
+        raise ValueError(f"{_PS} is not there: install procps, or ask for the usual columns (-ef)") from error
+    finally:
+        os.close(writing)
+    with open(reading, "rb") as file:
+        output = file.read().decode("utf-8", "replace")
+    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+        raise ValueError(f"Error running ps: {output.strip()[:400]}")
+    return output
 
 
 def filter_ps(output: str, pids: set[int]) -> dict[str, Any]:

@@ -6,13 +6,12 @@ import json
 import os
 import signal
 import socket
-import sys
-import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from enisle.launcher.container.execute import reset_signals
 from enisle.launcher.descriptors import keep_only
+from enisle.launcher.loop import report_exception
 from enisle.launcher.wall import WallError
 from enisle.linux.syscalls import PR_SET_PDEATHSIG, prctl
 
@@ -24,8 +23,9 @@ Work = Callable[[], Answer]
 
 
 class Task:
-    """``pid`` is 0 once it has ended. Runs ``work`` in a forked child that keeps the descriptors ``kept``; ``done`` gets its answer.
+    """Runs ``work`` in a forked child that keeps the descriptors ``kept``; ``done`` gets its answer.
 
+    ``pid`` is 0 once it has ended.
     ``work`` may raise WallError; OSError is reported with its object. An answer's "fds" entry names descriptors that
     are sent along and given to ``done`` as numbers of ours. ``kept`` stay the caller's here.
     """
@@ -96,7 +96,7 @@ def _run(work: Work, channel: socket.socket, kept: list[int]) -> None:
             name = f"{os.fsdecode(error.filename)}: " if error.filename else ""
             answer = {"error": f"{name}{(error.strerror or str(error)).lower()}", "kind": kind_of(error)}
         except Exception as error:
-            traceback.print_exc(file=sys.stderr)
+            report_exception()
             answer = {"error": str(error) or repr(error), "kind": "invalid"}
         fds = answer.pop("fds", None)
         data = json.dumps(answer).encode()

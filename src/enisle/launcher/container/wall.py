@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-import subprocess
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from enisle.linux.namespaces import (
     open_namespace,
     setns,
 )
+from enisle.linux.nics import set_up
 from enisle.linux.route import Route
 from enisle.wire.frames import close_all
 from enisle.wire.keeper import Stats
@@ -37,7 +38,7 @@ from enisle.wire.plans import ContainerPlan, LimitsPlan, NicPlan, ProcessPlan, f
 if TYPE_CHECKING:
     from enisle.launcher.loop import EpollLoop
 
-_PS = "/bin/ps"
+host_layout = functools.cache(detect)  # asked for once by the launcher, so that keepers know it from birth
 
 
 class ContainerWall(Wall):
@@ -89,7 +90,7 @@ class ContainerWall(Wall):
 
     def _spawn_first(self, plan: ContainerPlan, spawn: Spawn) -> None:
         """On v2 the group is made before, so that the child is born in it; on v1 while the child sets itself up."""
-        self._layout = detect()
+        self._layout = host_layout()
         path = f"{plan.cgroup_parent}/{plan.id}"
         self._group = cgroup_of(path, self._layout)
         cgroup_fd = -1
@@ -111,7 +112,7 @@ class ContainerWall(Wall):
                         joined=joined,
                         layout=self._layout,
                         cgroup_path=path,
-                        born_in_cgroup=cgroup_fd >= 0,
+                        group=self._group if cgroup_fd < 0 else None,
                     ),
                 )
         finally:
@@ -121,12 +122,12 @@ class ContainerWall(Wall):
         spawn.forked(child)
         if self._layout.version == 1:
             self._make_group(self._group, plan, spawn)
-            self._group.add(child.pid)
         if plan.nics and plan.namespaces.net == "private":
             with Route() as route:
                 for nic in plan.nics:
                     nics.make(route, nic, child.pid)
                     self._nics[nic.name] = nic
+            set_up(plan.nics, child.pid)  # from here, because it ends with a look at the host's end
         spawn.go()
 
     def _make_group(self, group: Group, plan: ContainerPlan, spawn: Spawn) -> None:
@@ -255,11 +256,10 @@ class ContainerWall(Wall):
             return
 
         def work() -> dict[str, Any]:
-            command = [_PS, *ps_args.split()]
-            result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env={})
-            if result.returncode:
-                raise WallError("invalid", f"ps: {result.stderr.strip() or result.returncode}")
-            return processes.filter_ps(result.stdout, set(pids))
+            try:
+                return processes.filter_ps(processes.run_ps(ps_args.split()), set(pids))
+            except ValueError as error:
+                raise WallError("invalid", str(error)) from error
 
         self._keep(Task(self._loop, work, [], done))
 

@@ -57,7 +57,7 @@ class Group(ABC):
 
     @abstractmethod
     def add(self, pid: int) -> None:
-        """Move a process into it; 0 is the caller."""
+        """Move a process into it; 0 is the caller, which has one thread only."""
 
     @abstractmethod
     def pids(self) -> list[int]:
@@ -144,10 +144,18 @@ def write_file(path: str, value: str) -> None:
 def read_file(path: str) -> str:
     """The content of a control file, "" when it is not there."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read().decode("ascii", "replace")
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
+    try:
+        blocks = []
+        while block := os.read(fd, 1 << 16):
+            blocks.append(block)
+        return b"".join(blocks).decode("ascii", "replace")
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
 
 
 def read_number(path: str) -> int:

@@ -92,9 +92,12 @@ class V1Group(Group):
             os.close(fd)
 
     def add(self, pid: int) -> None:
-        value = str(pid)
+        """The caller itself, single-threaded, is moved by ``tasks``: only then does the kernel need no lock over all
+        processes, for which it may wait 10 ms for a grace period (kernel/cgroup/cgroup.c, cgroup_procs_write_start).
+        """
+        file = "cgroup.procs" if pid else "tasks"
         for directory in self.directories():
-            write_file(f"{directory}/cgroup.procs", value)
+            write_file(f"{directory}/{file}", str(pid))
 
     def pids(self) -> list[int]:
         for name in ("pids", "freezer", "devices", "memory"):
