@@ -172,10 +172,8 @@ async def wait(call: Call) -> web.StreamResponse:
     response = await call.stream("application/json")
     result: dict[str, Any]
     try:
-        report = await waiter
-        result = {"StatusCode": report.exit_code}
-        if report.error:
-            result["Error"] = {"Message": report.error}
+        # Why an instance could not be started is told to whoever started it; Error is for failed waiting and removal.
+        result = {"StatusCode": (await waiter).exit_code}
     except EnisleError as error:
         result = {"StatusCode": 125, "Error": {"Message": str(error)}}
     await response.write(encode(result) + b"\n")
