@@ -69,6 +69,7 @@ def set_up(nics: Sequence[Nic], pid: int) -> None:
     with Route() as route:
         for nic in nics:
             route.wait_carrier(nic.host_ifname)
+            route.wait_carrier(nic.bridge)  # it was without one if this is its first port
 
 
 def make(route: Route, nic: Nic, pid: int) -> None:
