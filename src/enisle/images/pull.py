@@ -131,7 +131,7 @@ class Puller:
                     under = (manifest.layers[position - 1].digest, chains[position - 1]) if position else None
                     work = self._layer(repository, layer, wanted, chains[position], under, downloads, progress)
                     tasks.append(group.create_task(work))
-        except* Exception as group_error:
+        except ExceptionGroup as group_error:
             raise first_failure(group_error) from None
         return [task.result() for task in tasks]
 

@@ -86,7 +86,7 @@ class Pusher:
             async with asyncio.TaskGroup() as group:
                 for layer in unique.values():
                     group.create_task(self._layer(transport, repository, reference, layer, uploads, progress))
-        except* Exception as failures:
+        except ExceptionGroup as failures:
             raise first_failure(failures) from None
         if not await repository.has_blob(manifest.config.digest):
             await self._upload(transport, repository, manifest.config.digest, lambda _: None)

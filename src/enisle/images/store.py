@@ -30,11 +30,12 @@ from enisle.images.platforms import fits, host_platform, shown
 from enisle.images.pull import Puller
 from enisle.images.push import Pusher
 from enisle.images.registry.endpoints import RegistrySettings
+from enisle.images.registry.questions import check_login, look_up
 from enisle.images.removal import Remover
 from enisle.images.save import Chosen, saved
 from enisle.images.workers import Workers
 from enisle.model.ids import ImageId
-from enisle.model.image import HistoryEntry, Image, ImageConfig, Platform
+from enisle.model.image import Descriptor, HistoryEntry, Image, ImageConfig, Platform
 
 
 class LocalImageStore:
@@ -46,6 +47,7 @@ class LocalImageStore:
     def __init__(self, root: Path, settings: RegistrySettings, *, backoff_s: float = 0.5) -> None:
         content, layers = ContentStore(root), LayerStore(root)
         self._root = root
+        self._settings = settings
         self._lock_fd = _lock(root)
         self._parts = Parts(
             content=content,
@@ -173,6 +175,14 @@ class LocalImageStore:
     def _tags_of(self, repository: Reference) -> list[Reference]:
         names = [parse_reference(name) for name in sorted(self._parts.index.names)]
         return [name for name in names if name.name == repository.name and name.tag]
+
+    async def login(self, auth: RegistryAuth) -> None:
+        """Unauthenticated unless the registry at ``auth.server`` takes these credentials."""
+        await check_login(self._settings, auth)
+
+    async def distribution(self, reference: str, *, auth: RegistryAuth | None) -> tuple[Descriptor, list[Platform]]:
+        """What the registry has under a name, and for which platforms."""
+        return await look_up(self._settings, parse_reference(reference).or_latest(), auth)
 
     # --- names and removal ---
 
