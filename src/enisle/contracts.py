@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from enisle.model.ids import Digest, ImageId
-from enisle.model.image import HistoryEntry, Image, ImageConfig, Platform
+from enisle.model.image import Descriptor, HistoryEntry, Image, ImageConfig, Platform
 from enisle.model.instance import BoundPort, Endpoint, EndpointRequest, Instance, InstanceSpec, PublishedPort
 from enisle.model.network import Network
 from enisle.model.process import ExecSpec
@@ -85,6 +85,12 @@ class ImageStore(Protocol):
         self, reference: str, *, platform: Platform | None, auth: RegistryAuth | None, progress: Progress
     ) -> Image: ...
     async def push(self, reference: str, *, auth: RegistryAuth | None, progress: Progress) -> None: ...
+    async def login(self, auth: RegistryAuth) -> None:
+        """Unauthenticated unless the registry at ``auth.server`` takes these credentials."""
+
+    async def distribution(self, reference: str, *, auth: RegistryAuth | None) -> tuple[Descriptor, list[Platform]]:
+        """What the registry has under a name, and for which platforms; nothing is pulled."""
+
     async def tag(self, image: ImageId, reference: str) -> None: ...
     async def untag(self, reference: str) -> list[Removed]:
         """Drop one name; the image stays."""

@@ -12,7 +12,7 @@ from enisle.formats.changes import apply_changes
 from enisle.formats.reference import parse_reference
 from enisle.model.event import Event
 from enisle.model.ids import ImageId
-from enisle.model.image import HistoryEntry, Image, ImageConfig, Platform
+from enisle.model.image import Descriptor, HistoryEntry, Image, ImageConfig, Platform
 
 
 class Images:
@@ -37,6 +37,14 @@ class Images:
     async def push(self, reference: str, *, auth: RegistryAuth | None = None, progress: Progress) -> None:
         await self._store.push(reference, auth=auth, progress=progress)
         self._tell("push", reference, name=reference)
+
+    async def login(self, auth: RegistryAuth) -> None:
+        """Unauthenticated unless the registry at ``auth.server`` takes these credentials."""
+        await self._store.login(auth)
+
+    async def distribution(self, reference: str, *, auth: RegistryAuth | None) -> tuple[Descriptor, list[Platform]]:
+        """What the registry has under a name, and for which platforms."""
+        return await self._store.distribution(reference, auth=auth)
 
     async def tag(self, source: str, reference: str) -> None:
         async with self._core.image_lock:

@@ -13,10 +13,10 @@ from typing import Any
 from enisle.contracts import Connection, ExitReport, HostCapability, LayerUse, Progress, RegistryAuth, Removed
 from enisle.engine.logs import LogRecord
 from enisle.engine.system import DiskUsage
-from enisle.errors import Conflict, NotFound, NotModified, StartFailed
+from enisle.errors import Conflict, NotFound, NotModified, StartFailed, Unauthenticated
 from enisle.model.event import Event
 from enisle.model.ids import Digest, ExecId, ImageId, InstanceId, NetworkId
-from enisle.model.image import HistoryEntry, Image, ImageConfig, Platform
+from enisle.model.image import Descriptor, HistoryEntry, Image, ImageConfig, Platform
 from enisle.model.instance import Instance, InstanceSpec, InstanceState, Status
 from enisle.model.network import AddressPool, Network
 from enisle.model.process import Exec, ExecSpec
@@ -301,6 +301,14 @@ class FakeImages:
             raise NotFound("layer not found")
         progress({"status": "Status: Downloaded newer image for busybox:latest"})
         return self.image
+
+    async def login(self, auth: RegistryAuth) -> None:
+        if auth.password != "right":
+            raise Unauthenticated("login attempt failed")
+
+    async def distribution(self, reference: str, *, auth: RegistryAuth | None) -> tuple[Descriptor, list[Platform]]:
+        descriptor = Descriptor(media_type="application/json", digest=Digest("sha256:" + "e" * 64), size=5)
+        return descriptor, [Platform(architecture="arm64", variant="v8")]
 
     async def push(self, reference: str, *, auth: RegistryAuth | None, progress: Progress) -> None:
         progress({"status": f"The push refers to repository [{reference}]"})

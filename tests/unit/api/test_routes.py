@@ -305,6 +305,18 @@ async def test_push_joins_name_and_tag(client: Client, name: str, tag: str, join
     assert json.loads(answer.body)["status"] == f"The push refers to repository [{joined}]"
 
 
+async def test_login(client: Client) -> None:
+    good = await client.post("/auth", {"username": "me", "password": "right", "serveraddress": "localhost:5000"})
+    assert (good.status, good.json["Status"]) == (200, "Login Succeeded")
+    assert (await client.post("/auth", {"username": "me", "password": "wrong"})).status == 401
+
+
+async def test_distribution(client: Client) -> None:
+    answer = (await client.get("/distribution/localhost:5000/x/json")).json
+    assert answer["Platforms"] == [{"architecture": "arm64", "os": "linux", "variant": "v8"}]
+    assert answer["Descriptor"]["size"] == 5
+
+
 async def test_images(client: Client) -> None:
     (listed,) = (await client.get("/images/json")).json
     assert listed["Id"] == IMAGE_ID
@@ -382,6 +394,6 @@ async def test_refusals(client: Client) -> None:
 
 async def test_native(client: Client) -> None:
     (line,) = (await client.get("/enisle/v1/doctor", version="")).json
-    assert line == {"name": "kvm", "ok": False, "detail": "no /dev/kvm", "remedy": "load kvm"}
+    assert (line["name"], line["ok"], line["remedy"]) == ("kvm", False, "load kvm")
     made = await client.post("/enisle/v1/images/bootstrap", {"name": "busybox"}, version="")
     assert json.loads(made.body.splitlines()[-1]) == {"aux": {"ID": IMAGE_ID}}

@@ -10,6 +10,7 @@ from aiohttp import web
 from enisle.api.call import Call
 from enisle.api.docker import request_types
 from enisle.api.docker.create_body import image_config
+from enisle.api.docker.images import join
 from enisle.api.reply import empty, encode, json_response
 from enisle.api.router import Route
 from enisle.errors import Invalid
@@ -77,7 +78,7 @@ async def commit(call: Call) -> web.StreamResponse:
     repository, tag = query.text("repo"), query.text("tag")
     image = await call.engine.instances.commit(
         name,
-        reference=f"{repository}:{tag or 'latest'}" if repository else "",
+        reference=join(repository, tag) if repository else "",
         config=None if body == request_types.Config() else image_config(body),
         changes=query.texts("changes"),
         author=query.text("author"),

@@ -6,7 +6,7 @@ from typing import Any
 
 from enisle.api.docker.host_config_body import healthcheck_json
 from enisle.api.times import ZERO, rfc3339, to_seconds
-from enisle.model.image import HistoryEntry, Image, ImageConfig
+from enisle.model.image import Descriptor, HistoryEntry, Image, ImageConfig, Platform
 
 
 def summary_json(image: Image, *, containers: int = -1, shared_bytes: int = -1, with_virtual: bool) -> dict[str, Any]:
@@ -100,3 +100,24 @@ def history_json(steps: list[tuple[HistoryEntry, str, int, tuple[str, ...]]]) ->
         }
         for entry, image_id, size, tags in steps
     ]
+
+
+def distribution_json(descriptor: Descriptor, platforms: list[Platform]) -> dict[str, Any]:
+    """``GET /distribution/{name}/json``."""
+    return {
+        "Descriptor": {
+            "mediaType": descriptor.media_type,
+            "digest": descriptor.digest,
+            "size": descriptor.size,
+        },
+        "Platforms": [_platform_json(platform) for platform in platforms],
+    }
+
+
+def _platform_json(platform: Platform) -> dict[str, Any]:
+    result: dict[str, Any] = {"architecture": platform.architecture, "os": platform.os}
+    if platform.variant:
+        result["variant"] = platform.variant
+    if platform.os_version:
+        result["os.version"] = platform.os_version
+    return result

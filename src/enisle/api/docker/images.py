@@ -8,7 +8,7 @@ from aiohttp import web
 
 from enisle.api.call import Call
 from enisle.api.docker import image_filters, registry_auth
-from enisle.api.docker.image_body import history_json, inspect_json, summary_json
+from enisle.api.docker.image_body import distribution_json, history_json, inspect_json, summary_json
 from enisle.api.progress import stream_progress
 from enisle.api.reply import empty, json_response
 from enisle.api.router import Route
@@ -80,7 +80,7 @@ async def _import(call: Call, source: str) -> web.StreamResponse:
     async def take_in(progress: Progress) -> None:
         image = await call.engine.images.import_tar(
             call.chunks(),
-            reference=join(repository, tag or "latest") if repository else "",
+            reference=join(repository, tag) if repository else "",
             changes=query.texts("changes"),
             message=query.text("message"),
             platform=parse_platform(query.text("platform")),
@@ -157,8 +157,10 @@ async def search(_call: Call) -> web.StreamResponse:
     raise NotSupported("searching registries is not offered.", remedy="Search on the registry's web site.")
 
 
-async def distribution(_call: Call) -> web.StreamResponse:
-    raise NotSupported("asking a registry about an image without pulling it is not offered.")
+async def distribution(call: Call) -> web.StreamResponse:
+    auth = registry_auth.from_header(call.request.headers.get("X-Registry-Auth", ""))
+    descriptor, platforms = await call.engine.images.distribution(call.name, auth=auth)
+    return json_response(distribution_json(descriptor, platforms))
 
 
 def join(name: str, tag_or_digest: str) -> str:
@@ -199,5 +201,5 @@ ROUTES = [
     Route("POST", "images/**/push", push, watch=True),
     Route("POST", "images/**/tag", tag),
     Route("DELETE", "images/**", remove),
-    Route("GET", "distribution/**/json", distribution),
+    Route("GET", "distribution/**/json", distribution, watch=True),
 ]
