@@ -169,6 +169,14 @@ class Host:
         return self.run(self.plan("sh", "-c", script, **process))
 
     def close(self) -> None:
+        """Whatever a failed test has left is killed."""
+        instances = self.run_root / "instances"
+        for name in os.listdir(instances) if instances.exists() else []:
+            keeper = connect(instances / name / "keeper.sock")
+            keeper.ask("watch")
+            keeper.ask("signal", signal=9)
+            keeper.event("exit")
+            keeper.close()
         self.stop_launcher()
         for directory in cgroup_directories(self.cgroup_parent):
             os.rmdir(directory)
