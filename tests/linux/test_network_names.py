@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import struct
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,13 +82,12 @@ class Nameserver:
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    (tmp_path / "resolv.conf").write_text(f"nameserver {Lan.address}\n")
-    (tmp_path / "resolv.conf").chmod(0o644)
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)  # the resolver is nobody
-    with Host(tmp_path) as running:
-        yield running
+def host() -> Iterator[Host]:
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)  # the resolver is nobody
+        (Path(directory) / "resolv.conf").write_text(f"nameserver {Lan.address}\n")
+        with Host(Path(directory)) as running:
+            yield running
 
 
 @pytest.fixture
