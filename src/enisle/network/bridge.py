@@ -251,7 +251,7 @@ class BridgeNetworks:
         return taken[4], taken[6]
 
     def _interface(self) -> str:
-        while (name := devices.port_prefix(self._name) + secrets.token_hex(4)) in self._interfaces:
+        while (name := devices.port_prefix(self._name) + secrets.token_hex(3)) in self._interfaces:
             pass
         self._interfaces.add(name)
         return name

@@ -31,13 +31,13 @@ def default_bridge(engine: str) -> str:
 
 
 def port_prefix(engine: str) -> str:
-    """What the names of an engine's host interfaces begin with; eight hexadecimal digits follow."""
-    return f"{engine[:6]}-"
+    """What the names of an engine's host interfaces begin with; six hexadecimal digits follow."""
+    return f"{engine[:8]}-"
 
 
 def bridge_of(engine: str, network_id: str) -> str:
     """The bridge of a network that has no name of its own for it."""
-    return f"{engine[:4]}.{network_id[:10]}"
+    return f"{engine[:8]}.{network_id[:6]}"
 
 
 def gateway_cidrs(network: Network) -> list[str]:

@@ -96,7 +96,7 @@ def test_mtu_option() -> None:
 def test_interface_names_fit(engine: str) -> None:
     names = [
         devices.default_bridge(engine),
-        devices.port_prefix(engine) + "0" * 8,
+        devices.port_prefix(engine) + "0" * 6,
         devices.bridge_of(engine, "ab" * 32),
     ]
     assert all(len(name) <= devices.IFNAMSIZ for name in names)
