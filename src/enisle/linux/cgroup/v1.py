@@ -52,9 +52,7 @@ class V1Group(Group):
                 pass  # somebody else made it meanwhile
             os.mkdir(directory)
         if fill_cpuset:
-            for file in ("cpuset.cpus", "cpuset.mems"):
-                value = read_file(f"{os.path.dirname(directory)}/{file}").strip()
-                write_file(f"{directory}/{file}", value)
+            _fill_cpuset(directory, mount)
 
     def apply(self, limits: Limits) -> list[str]:
         warnings = []
@@ -189,3 +187,14 @@ class V1Group(Group):
                 usage.block_read_bytes += count
             else:
                 usage.block_write_bytes += count
+
+
+def _fill_cpuset(directory: str, mount: str) -> None:
+    """Give a new cpuset its parent's CPUs and nodes; a parent that somebody has made but not filled yet is filled."""
+    parent = os.path.dirname(directory)
+    for file in ("cpuset.cpus", "cpuset.mems"):
+        value = read_file(f"{parent}/{file}").strip()
+        if not value and len(parent) > len(mount):
+            _fill_cpuset(parent, mount)
+            value = read_file(f"{parent}/{file}").strip()
+        write_file(f"{directory}/{file}", value)
