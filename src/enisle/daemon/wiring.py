@@ -7,20 +7,25 @@ import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enisle.contracts import Driver, HostCapability
 from enisle.daemon.filewatch import watch_directory
 from enisle.daemon.version import version
 from enisle.drivers.container.driver import ContainerDriver
-from enisle.drivers.container.facts import read_facts
+from enisle.drivers.container.facts import HostFacts, read_facts
 from enisle.drivers.launcher import LauncherClient
 from enisle.drivers.limits import LimitFacts, read_limit_facts
 from enisle.drivers.vm.driver import VmDriver
 from enisle.engine.core import Settings
 from enisle.engine.engine import Engine
-from enisle.images.store import LocalImages
+from enisle.errors import EnisleError
+from enisle.formats.reference import DEFAULT_DOMAIN
+from enisle.images.registry.endpoints import RegistrySettings
+from enisle.images.store import LocalImageStore
 from enisle.linux.cgroup.choose import group
 from enisle.linux.cgroup.layout import detect
 from enisle.model.instance import Isolation
@@ -39,49 +44,85 @@ async def opened(config: Config) -> AsyncIterator[Engine]:
 
     Bridges, rules, resolver and launcher go only when nothing runs that needs them.
     """
-    loop = asyncio.get_running_loop()
-    store = await loop.run_in_executor(None, SqliteStore, config.data_root / "state.db")
-    launcher = LauncherClient(config.run_root)
-    limits = read_limit_facts()
-    images = LocalImages(config.data_root / "images", insecure_registries=config.images.insecure_registries)
-    networks = BridgeNetworks(store, name=config.name, run_root=config.run_root, default_subnet=config.network.subnet)
-    drivers = _drivers(config, launcher, limits)
-    engine = Engine(
-        _settings(config, limits, drivers),
-        store=store,
-        images=images,
-        networks=networks,
-        drivers=drivers,
-        watch_directory=watch_directory,
-    )
-    opening = asyncio.create_task(launcher.open())
-    try:
+    async with AsyncExitStack() as stack:
+        store = await asyncio.to_thread(SqliteStore, config.data_root / "state.db")
+        stack.push_async_callback(store.close)
+        images = await LocalImageStore.open(config.data_root / "images", _registries(config))
+        stack.push_async_callback(images.close)
+        launcher = LauncherClient(config.run_root)
+        opening = asyncio.create_task(launcher.open(), name="open launcher")
+        networks = BridgeNetworks(
+            store, name=config.name, run_root=config.run_root, default_subnet=config.network.subnet
+        )
+        limits = read_limit_facts()
+        walls = _Walls.of(config, launcher, read_facts(limits))
+        warm = asyncio.create_task(walls.warm_up(_guest(config)), name="warm up")
+        stack.callback(warm.cancel)
+        engine = Engine(
+            _settings(config, walls, limits, warm),
+            store=store,
+            images=images,
+            networks=networks,
+            drivers=walls.drivers,
+            watch_directory=watch_directory,
+        )
+        stack.push_async_callback(_close, config, engine, networks, launcher)
         await engine.open(store_was_lost=store.restored)
         await opening
         yield engine
-    finally:
-        opening.cancel()
-        idle = not engine.has_running
-        await engine.close()
-        await networks.close(keep=not idle)
-        await images.close()
-        await launcher.close(quit=idle)
-        await store.close()
-        if idle:
-            _remove_cgroup(config.name)
 
 
-def _drivers(config: Config, launcher: LauncherClient, limits: LimitFacts) -> dict[Isolation, Driver]:
-    common: dict[str, Any] = {
-        "launcher": launcher,
-        "run_root": config.run_root,
-        "data_root": config.data_root,
-        "cgroup_parent": config.name,
-    }
-    return {
-        Isolation.CONTAINER: ContainerDriver(**common, facts=read_facts(limits)),
-        Isolation.VM: VmDriver(**common),
-    }
+def _guest(config: Config) -> Path:
+    """Where the VMs' kernel is assembled."""
+    return config.data_root / "guest"
+
+
+async def _close(config: Config, engine: Engine, networks: BridgeNetworks, launcher: LauncherClient) -> None:
+    idle = not engine.has_running
+    await engine.close()
+    await networks.close(keep=not idle)
+    await launcher.close(quit=idle)
+    if idle:
+        _remove_cgroup(config.name)
+
+
+def _registries(config: Config) -> RegistrySettings:
+    mirrors = {DEFAULT_DOMAIN: config.images.mirrors} if config.images.mirrors else {}
+    return RegistrySettings(insecure=frozenset(config.images.insecure_registries), mirrors=mirrors)
+
+
+@dataclass(frozen=True)
+class _Walls:
+    """The drivers of this host."""
+
+    container: ContainerDriver
+    vm: VmDriver
+
+    @classmethod
+    def of(cls, config: Config, launcher: LauncherClient, host: HostFacts) -> _Walls:
+        common: dict[str, Any] = {
+            "launcher": launcher,
+            "run_root": config.run_root,
+            "data_root": config.data_root,
+            "cgroup_parent": config.name,
+            "facts": host,
+        }
+        return cls(
+            container=ContainerDriver(**common), vm=VmDriver(**common, accelerator=config.vm.accelerator or "auto")
+        )
+
+    @property
+    def drivers(self) -> dict[Isolation, Driver]:
+        return {Isolation.CONTAINER: self.container, Isolation.VM: self.vm}
+
+    async def warm_up(self, guest: Path) -> None:
+        """Do what takes long ahead of the first start: the usual filter; kernel and accelerator, if there is a kernel."""
+        try:
+            await self.container.warm_up()
+            if (guest / "current").exists():
+                await self.vm.warm_up()
+        except EnisleError as error:
+            log.warning("not everything could be prepared: %s", error)
 
 
 def _remove_cgroup(name: str) -> None:
@@ -91,8 +132,11 @@ def _remove_cgroup(name: str) -> None:
             os.rmdir(directory)
 
 
-def _settings(config: Config, limits: LimitFacts, drivers: dict[Isolation, Driver]) -> Settings:
+def _settings(config: Config, walls: _Walls, limits: LimitFacts, warm: asyncio.Task[None]) -> Settings:
     async def facts() -> dict[str, Any]:
+        accelerator, why = (
+            await walls.vm.accelerator() if warm.done() and (_guest(config) / "current").exists() else ("", "")
+        )
         return {
             "cgroup_version": str(detect().version),
             "memory_limit": limits.memory,
@@ -101,6 +145,7 @@ def _settings(config: Config, limits: LimitFacts, drivers: dict[Isolation, Drive
             "cpu_cfs": limits.cpu,
             "cpu_shares": limits.cpu,
             "cpuset": limits.cpuset,
+            "walls": {"container": {}, "vm": {"accelerator": accelerator, "reason": why}},
         }
 
     async def doctor() -> list[HostCapability]:
