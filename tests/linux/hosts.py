@@ -19,7 +19,7 @@ from enisle.linux.nftables import Nftables, NftablesError
 from enisle.linux.nics import plug
 from enisle.linux.route import Route
 from enisle.model.ids import NetworkId, new_id
-from enisle.model.instance import BoundPort, EndpointRequest, PublishedPort
+from enisle.model.instance import BoundPort, Endpoint, EndpointRequest, PublishedPort
 from enisle.model.network import Network
 from enisle.network.bridge import BridgeNetworks
 from enisle.network.names import SOCKET_NAME
@@ -174,6 +174,7 @@ class Instance(Namespace):
         self.name = name
         self._request = EndpointRequest(network=self.network.name, **request)
         self._bound: list[BoundPort] = []
+        self._second: tuple[Network, Endpoint] | None = None
         self._port_sockets: list[int] = []
 
     def __enter__(self) -> Self:
@@ -190,8 +191,15 @@ class Instance(Namespace):
         with contextlib.suppress(OSError):
             self.host.run(_delete_link, self.endpoint.host_ifname)
         self.unpublish()
-        self.host.do(self.host.networks.detach(self.network, self.endpoint))
+        for network, endpoint in ((self.network, self.endpoint), *([self._second] if self._second else [])):
+            self.host.do(self.host.networks.detach(network, endpoint))
         super().__exit__(kind, error, trace)
+
+    def connect(self, network: Network) -> None:
+        """Join a second network while running."""
+        request = EndpointRequest(network=network.name)
+        self._second = network, self.host.do(self.host.networks.attach(network, self.id, [self.name], request, 1))
+        self.host.run(plug, [nic_plan(self._second[1])], self.pid)
 
     def publish(self, *ports: PublishedPort) -> list[BoundPort]:
         bound, fds = self.host.do(self.host.networks.publish(self.id, self.endpoint, ports))

@@ -172,6 +172,22 @@ def test_without_inter_container_communication_only_published_ports_are_reached(
             assert two.run(connect, one.endpoint.gateway4, 80)
 
 
+def test_the_first_networks_gateway_stays_the_default(host: Host, lan: Lan) -> None:
+    lan.serve_tcp(lan.address, 80)
+    other = host.create_network("other")
+    with Instance(host, "one") as one, Instance(host, "two", other) as two:
+        two.serve_tcp(two.ipv4, 80)
+        one.connect(other)
+        assert one.run(connect, lan.address, 80) == lan.host_address
+        assert one.run(connect, two.ipv4, 80).startswith(other.pools[0].gateway.rsplit(".", 1)[0])  # by the second NIC
+
+        def gateways() -> list[str]:
+            with Route() as route:
+                return [entry.gateway for entry in route.routes() if entry.destination == "0.0.0.0/0"]
+
+        assert one.run(gateways) == [one.endpoint.gateway4]
+
+
 def test_ipv6_network(host: Host, lan: Lan) -> None:
     network = host.create_network("six", ipv6=True, pools=(AddressPool(subnet="fd00:77::/64"),))
     with Instance(host, "one", network) as one:

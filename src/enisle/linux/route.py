@@ -304,9 +304,19 @@ class Route(NetlinkSocket):
     # routes
 
     def add_route(
-        self, destination: str, *, gateway: str = "", link: str = "", metric: int = 0, index: int = 0
+        self,
+        destination: str,
+        *,
+        gateway: str = "",
+        link: str = "",
+        metric: int = 0,
+        index: int = 0,
+        replace: bool = True,
     ) -> None:
-        """A route by a gateway, a link or both; one that is there is replaced. ``index``: the link's, if known."""
+        """A route by a gateway, a link or both. ``index``: the link's number, if known.
+
+        One that is there to the same destination is replaced, or else stays: EEXIST.
+        """
         family, raw, length = _pack_cidr(destination)
         scope = _RT_SCOPE_UNIVERSE if gateway else _RT_SCOPE_LINK
         message = _RTMSG.pack(family, length, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, scope, _RTN_UNICAST, 0)
@@ -319,10 +329,17 @@ class Route(NetlinkSocket):
         if metric:
             message += uint32(_RTA_PRIORITY, metric)
         what = f"add route to {destination} by {gateway or link}"
-        self.request(_RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, message, what)
+        flags = NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL)
+        self.request(_RTM_NEWROUTE, flags, message, what)
 
     def add_default_route(self, gateway: str, *, link: str = "", index: int = 0) -> None:
-        self.add_route("::/0" if ":" in gateway else "0.0.0.0/0", gateway=gateway, link=link, index=index)
+        """Make a gateway the default one, unless there is one already: the first NIC's stays."""
+        destination = "::/0" if ":" in gateway else "0.0.0.0/0"
+        try:
+            self.add_route(destination, gateway=gateway, link=link, index=index, replace=False)
+        except NetlinkError as error:
+            if error.errno != errno.EEXIST:
+                raise
 
     def routes(self) -> list[RouteEntry]:
         """All unicast routes of every table, both families."""

@@ -30,7 +30,7 @@ from enisle.linux.syscalls import (
     setdomainname,
     sethostname,
 )
-from enisle.wire.plans import ContainerPlan, NicPlan
+from enisle.wire.plans import ContainerPlan
 
 _CHANNEL = 3
 
@@ -176,17 +176,3 @@ class _Setup:
             own = os.open(f"/proc/self/fd/{self._rootfs.null_fd}", os.O_RDWR | os.O_CLOEXEC)
             os.dup2(own, 0, inheritable=True)
             os.close(own)
-
-
-def configure_nic(nic: NicPlan) -> None:
-    """Bring up a NIC that the keeper has put into our network namespace; to be called while /proc is the host's."""
-    with Route() as route:
-        route.configure(
-            nic.name,
-            mac=nic.mac,
-            mtu=nic.mtu,
-            addresses=nic.addresses,
-            gateway4=nic.gateway4,
-            gateway6=nic.gateway6,
-            routes=nic.routes,
-        )

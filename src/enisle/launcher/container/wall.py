@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from enisle.launcher.container import devices, files, nics, processes
-from enisle.launcher.container.child import Birth, become_first_process, configure_nic
+from enisle.launcher.container.child import Birth, become_first_process
 from enisle.launcher.container.join import Entry, become_further_process
 from enisle.launcher.container.session import ContainerSession
 from enisle.launcher.container.spawn import Spawn
@@ -21,7 +21,6 @@ from enisle.linux.cgroup.group import Group
 from enisle.linux.cgroup.layout import Layout, detect
 from enisle.linux.namespaces import (
     CLONE_NEWCGROUP,
-    CLONE_NEWNET,
     CLONE_NEWNS,
     CLONE_NEWPID,
     FLAGS,
@@ -312,20 +311,12 @@ class ContainerWall(Wall):
         with Route() as route:
             nics.make(route, nic, pid)
         self._nics[nic.name] = nic
-        namespace = open_namespace(pid, "net")
-
-        def work() -> dict[str, Any]:
-            setns(namespace, CLONE_NEWNET)
-            configure_nic(nic)
-            return {}
-
-        def configured(answer: dict[str, Any] | WallError) -> None:
-            os.close(namespace)
-            if isinstance(answer, WallError):
-                self._drop_nic(nic.name)
-            done(answer if isinstance(answer, WallError) else None)
-
-        self._keep(Task(self._loop, work, [namespace], configured))
+        try:
+            set_up([nic], pid)
+        except OSError as error:
+            self._drop_nic(nic.name)
+            raise WallError("internal", f"network interface {nic.name}: {error.strerror}") from error
+        done(None)
 
     def remove_nic(self, name: str, done: Callable[[WallError | None], None]) -> None:
         if name not in self._nics:
