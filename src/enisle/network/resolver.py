@@ -33,6 +33,8 @@ IN_FLIGHT_EACH = 64
 CONNECTIONS_AT_MOST = 128
 CONNECTIONS_EACH = 8
 IDLE_S = 10.0
+LOOK_AROUND_S = 30.0
+IDLE_LOOKS_AT_MOST = 2
 _PLAIN_UDP_BYTES = 65535
 
 
@@ -137,6 +139,8 @@ class Resolver:
         self.connections = Refusals(CONNECTIONS_AT_MOST, CONNECTIONS_EACH)
         self.quit = asyncio.Event()
         self._listeners: dict[str, Listener] = {}
+        self._engines = 0
+        self._idle_looks = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -150,10 +154,19 @@ class Resolver:
         loop = asyncio.get_running_loop()
         control.setblocking(False)
         accepting = loop.create_task(self._accept(control))
-        await self.quit.wait()
+        while not self.quit.is_set() and not self._is_abandoned():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_AROUND_S):
+                    await self.quit.wait()
         accepting.cancel()
         for listener in self._listeners.values():
             listener.close()
+
+    def _is_abandoned(self) -> bool:
+        """Whether its engine went away for good: nobody is connected and the bridges are gone."""
+        self._idle_looks = 0 if self._engines else self._idle_looks + 1
+        bridges = [listener.facts["bridge"] for listener in self._listeners.values()]
+        return self._idle_looks > IDLE_LOOKS_AT_MOST and not any(_link_exists(index) for index in bridges)
 
     async def _accept(self, control: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -167,6 +180,7 @@ class Resolver:
         decoder, fds = frames.Decoder(), list[int]()
         ready = asyncio.Event()
         loop.add_reader(connection.fileno(), ready.set)
+        self._engines += 1
         try:
             while not self.quit.is_set():
                 await ready.wait()
@@ -186,6 +200,7 @@ class Resolver:
         except (OSError, frames.ProtocolError) as error:
             print(f"enisle resolver: its engine's connection broke: {error}", file=sys.stderr)  # noqa: T201
         finally:
+            self._engines -= 1
             loop.remove_reader(connection.fileno())
             connection.close()
             frames.close_all(fds)
@@ -224,6 +239,14 @@ class Resolver:
         udp, tcp = (socket.socket(fileno=fd) for fd in fds)
         await listener.listen(udp, tcp)
         self._listeners[message["network"]] = listener
+
+
+def _link_exists(index: int) -> bool:
+    try:
+        socket.if_indextoname(index)
+    except OSError:
+        return False
+    return True
 
 
 def _drop_privileges() -> None:
