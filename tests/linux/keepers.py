@@ -38,6 +38,7 @@ class Peer:
     def __init__(self, sock: socket.socket) -> None:
         sock.settimeout(30)
         self.sock = sock
+        self.pid = 0
         self._decoder = frames.Decoder()
         self._ids = itertools.count(1)
         self._answers: dict[int, dict[str, Any]] = {}
@@ -120,9 +121,10 @@ class Host:
         """A new keeper, watched, not started."""
         ours, theirs = socket.socketpair()
         run_dir = self.run_root / "instances" / plan.id[:16]
-        self.launcher.ask("launch", (theirs.fileno(),), instance=plan.id, run_dir=str(run_dir))
+        answer = self.launcher.ask("launch", (theirs.fileno(),), instance=plan.id, run_dir=str(run_dir))
         theirs.close()
         peer = Peer(ours)
+        peer.pid = answer["pid"]
         peer.ask("watch")
         return peer
 

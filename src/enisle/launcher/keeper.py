@@ -5,7 +5,6 @@ from __future__ import annotations
 import binascii
 import json
 import os
-import signal
 import socket
 import sys
 import time
@@ -358,8 +357,6 @@ class Keeper:
             self._running_wall().signal_all(number)
         else:
             session.signal(number)
-        if number == signal.SIGKILL and self._status["state"] == "paused":
-            self._running_wall().unpause(lambda error: self._now_running(error, "unpaused"))  # frozen, it cannot die
         request[0].answer(request[1], {})
 
     def _op_pause(self, request: Request, _fds: list[int]) -> None:
@@ -373,13 +370,10 @@ class Keeper:
         self._running_wall().unpause(lambda error: self._paused(request, error, "unpaused"))
 
     def _paused(self, request: Request, error: WallError | None, event: str) -> None:
-        self._now_running(error, event)
-        self._reply(request, error or {})
-
-    def _now_running(self, error: WallError | None, event: str) -> None:
         if error is None and self._status["state"] in ("running", "paused"):
             self._status["state"] = "paused" if event == "paused" else "running"
             self._publish({"event": event})
+        self._reply(request, error or {})
 
     def _op_update(self, request: Request, _fds: list[int]) -> None:
         limits = from_json(LimitsPlan, request[1]["limits"])

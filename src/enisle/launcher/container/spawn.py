@@ -65,8 +65,11 @@ class Spawn:
         self._loop.add_reader(self._ours.fileno(), self._readable)
 
     def go(self) -> None:
-        """Let the child continue past its wait."""
-        self._ours.send(b"go")
+        """Let the child continue past its wait; if it has given up meanwhile, its reason is still to be read."""
+        try:
+            self._ours.send(b"go")
+        except (BrokenPipeError, ConnectionResetError):
+            pass
 
     def abandon(self, error: WallError) -> None:
         """Kill the child, if there is one yet, and report that error."""
@@ -82,6 +85,8 @@ class Spawn:
     def _readable(self) -> None:
         try:
             data, fds, _flags, _address = socket.recv_fds(self._ours, _PACKET_BYTES, 1)
+        except ConnectionResetError:
+            return  # it ended without having read "go"; what it has sent before comes with the next read
         except OSError:
             data, fds = b"", []
         if not data:
