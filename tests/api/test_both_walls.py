@@ -276,7 +276,7 @@ def test_network_reaches_the_other_wall_and_the_host_reaches_it(wall: Wall) -> N
     assert fetched == "served\n", done.stderr
     for other in WALLS.values():
         seen = docker(
-            "run", "--rm", *other, "busybox", "wget", "-qO-", "-T", "10", f"http://{address}:8000/", timeout_s=120
+            "run", "--rm", *other, "busybox", "timeout", "30", "wget", "-qO-", f"http://{address}:8000/", timeout_s=120
         )
         assert seen.stdout == "served\n"
 
