@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.daemon import image_archive
 
 from benchmarks import measures
-from benchmarks.engines import Docker, Engine, Enisle, Podman
+from benchmarks.engines import GUEST, Docker, Engine, Enisle, Podman, command
 from benchmarks.floor import floor
 from benchmarks.profile import profile
 from benchmarks.table import Row, render
@@ -79,6 +79,7 @@ def storm(engine: Engine, found: dict[str, Row]) -> None:
 
 def compare(options: argparse.Namespace, archive: Path, scratch: Path) -> str:
     """Run all engines, one after the other, so that they do not take each other's CPU."""
+    before = os.getloadavg()[1]
     table = rows()
     storms: dict[str, Row] = {}
     vm = Row("VM, cold boot: run --rm echo", note="")
@@ -99,7 +100,10 @@ def compare(options: argparse.Namespace, archive: Path, scratch: Path) -> str:
             print(f"  {name}: {error}", file=sys.stderr)
         finally:
             engine.stop()
+    load = max(before, os.getloadavg()[1] - 1)  # our own work adds about one
     machine = f"{os.cpu_count()} CPUs, Linux {platform.release()}, {time.strftime('%Y-%m-%d')}"
+    if load > 1:
+        machine += f"; the machine had other work to do (load {load:.1f}), so all of it is too slow"
     head = f"Medians of {options.count}; {', '.join(versions)}; {machine}.\n\n"
     shown = [row for _name, row, _take in table] + [base, *storms.values()] + ([vm] if vm.samples else [])
     return head + render(shown, list(options.only))
@@ -114,6 +118,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="write the Markdown there as well")
     options = parser.parse_args()
     archive = image_archive("busybox")
+    if "vm" not in options.skip:
+        # Its package is downloaded, which an engine in a network namespace of its own cannot do.
+        command(sys.executable, "-m", "enisle.guest.build", "--output", str(GUEST), timeout_s=900)
     scratch = Path(tempfile.mkdtemp(prefix="enisle-bench-", dir="/var/tmp"))
     try:
         text = compare(options, archive, scratch)

@@ -19,6 +19,7 @@ from pathlib import Path
 from benchmarks.http_unix import Api
 
 IMAGE = "busybox:latest"
+GUEST = Path("/var/cache/enisle-tests/guest")  # kernel and initramfs of VMs, made once per machine
 _IN_NAMESPACE = ["unshare", "--net", "--"]
 
 
@@ -124,9 +125,8 @@ class Enisle(Engine):
 
     def daemon(self) -> list[str]:
         (self.root / "enisle.toml").write_text(f'name = "{self.label}"\n')
-        guest = Path("/var/cache/enisle-tests/guest")
-        if guest.is_dir():
-            shutil.copytree(guest, self.root / "data" / "guest", symlinks=True)
+        if GUEST.is_dir():
+            shutil.copytree(GUEST, self.root / "data" / "guest", symlinks=True)
         profiler = ["-m", "cProfile", "-o", str(self.profile)] if self.profile else []
         roots = ["--data-root", str(self.root / "data"), "--run-root", str(self.root / "run")]
         settings = ["--socket", self.api_socket, "--config", str(self.root / "enisle.toml")]
