@@ -128,7 +128,7 @@ class _Setup:
         self._channel.wait_go()
         if self._birth.group is not None:
             self._birth.group.add(0)
-        if self._plan.namespaces.cgroup == "private" and self._birth.group is not None:
+        if self._plan.namespaces.cgroup == "private":
             unshare(CLONE_NEWCGROUP)
         if self._plan.namespaces.net == "private":
             with Route() as route:

@@ -20,7 +20,6 @@ from enisle.linux.cgroup.choose import group as cgroup_of
 from enisle.linux.cgroup.group import Group
 from enisle.linux.cgroup.layout import Layout, detect
 from enisle.linux.namespaces import (
-    CLONE_NEWCGROUP,
     CLONE_NEWNS,
     CLONE_NEWPID,
     FLAGS,
@@ -96,7 +95,7 @@ class ContainerWall(Wall):
         if self._layout.version == 2:
             self._make_group(self._group, plan, spawn)
             cgroup_fd = self._group.directory_fd()
-        joined, flags = self._namespaces(plan, private_cgroup_now=cgroup_fd >= 0)
+        joined, flags = self._namespaces(plan)
         try:
             if "pid" in joined:
                 self._enter_pid_namespace(joined["pid"])
@@ -139,8 +138,12 @@ class ContainerWall(Wall):
         group.restrict_devices(devices.rules(plan.devices, plan.device_rules))
         spawn.warnings += group.apply(plan.limits)
 
-    def _namespaces(self, plan: ContainerPlan, *, private_cgroup_now: bool) -> tuple[dict[str, int], int]:
-        """(descriptors of the namespaces to join, flags of the new ones). A v1 cgroup namespace begins later."""
+    def _namespaces(self, plan: ContainerPlan) -> tuple[dict[str, int], int]:
+        """(descriptors of the namespaces to join, flags of the new ones).
+
+        The cgroup namespace is the child's to make, once it is in its cgroup: one made by clone3 has the root of the
+        caller's cgroup, also with CLONE_INTO_CGROUP.
+        """
         joined: dict[str, int] = {}
         flags = CLONE_NEWNS
         for kind in ("net", "pid", "ipc", "uts"):
@@ -154,8 +157,6 @@ class ContainerWall(Wall):
                     close_all(list(joined.values()))
                     text = f"cannot join the {kind} namespace of process {origin}: it has ended"
                     raise WallError("conflict", text, 128) from error
-        if private_cgroup_now and plan.namespaces.cgroup == "private":
-            flags |= CLONE_NEWCGROUP
         return joined, flags
 
     def _enter_pid_namespace(self, fd: int) -> None:
