@@ -59,8 +59,7 @@ def landing(
     Raises Invalid when a directory would replace a file, NotFound when a file was to go into a directory that is not.
     """
     if kind == "directory":
-        top = "." if source.contents_only else source.base
-        return Landing(destination, top if top != "/" else ".")
+        return Landing(destination, "." if source.contents_only else source.base or ".")
     if kind == "file":
         if source_is_directory:
             raise Invalid(f"cannot copy a directory to the file {destination}")

@@ -87,7 +87,7 @@ class Session:
         poll = select.poll()
         poll.register(exchange.fileno(), select.POLLIN)
         poll.register(self._signals.fileno(), select.POLLIN)
-        while True:
+        while not exchange.ready:
             ready = {descriptor for descriptor, _ in poll.poll()}
             if self._signals.fileno() in ready:
                 self._on_signals(self._signals.take())

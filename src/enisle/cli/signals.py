@@ -15,7 +15,6 @@ FORWARDED = (
     signal.SIGTERM,
     signal.SIGUSR1,
     signal.SIGUSR2,
-    signal.SIGALRM,
 )
 """What ``--sig-proxy`` passes on to the workload."""
 

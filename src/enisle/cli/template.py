@@ -247,7 +247,8 @@ class _Expression:
             return _lookup(start or ".", fields)
         if text == "(":
             inner = self._pipeline()
-            kind, text = self._take()
+            kind, text = self._peek()
+            self._position += 1
             if not text.startswith(")"):
                 raise self._error("unclosed left paren")
             fields = text[1:].split(".")[1:]

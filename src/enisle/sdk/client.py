@@ -42,8 +42,13 @@ class Exchange:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    @property
+    def ready(self) -> bool:
+        """Whether ``read`` has something to give without waiting: then the descriptor may never poll readable."""
+        return bool(self._rest) or self._decoder.done
+
     def fileno(self) -> int:
-        """The connection's descriptor, to poll for more of the body."""
+        """The connection's descriptor, to poll for more of the body once it is not ``ready``."""
         return self._connection.fileno() if self._connection else -1
 
     def __iter__(self) -> Iterator[bytes]:

@@ -63,6 +63,7 @@ class BodyDecoder:
         self._chunked = "chunked" in head.headers.get("transfer-encoding", "").lower()
         self._left: int | None = None  # bytes left of the body or the chunk; None: until the connection ends
         self._buffer = b""
+        self._after_chunk = False  # the line break that ends a chunk is next
         self._trailer = False
         if self._chunked:
             self._left = 0
@@ -109,8 +110,7 @@ class BodyDecoder:
                 out.append(piece)
                 self._left -= len(piece)
                 self._buffer = self._buffer[len(piece) :]
-                if self._left == 0:
-                    self._left = -2  # the line break after a chunk
+                self._after_chunk = self._left == 0
                 continue
             if not self._take_line():
                 break
@@ -123,8 +123,8 @@ class BodyDecoder:
                 raise Unavailable("The server's answer has an endless chunk header.")
             return False
         self._buffer = rest
-        if self._left == -2:
-            self._left = 0
+        if self._after_chunk:
+            self._after_chunk = False
         elif self._trailer:
             if not line:
                 self.done = True

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import struct
+import termios
+from typing import Any
+
+import pytest
+
+from enisle.cli import progress
+from enisle.errors import NotFound, Unauthenticated
+
+PULL: list[dict[str, Any]] = [
+    {"status": "Pulling from debian", "id": "12"},
+    {"status": "Pulling fs layer", "id": "aaaaaaaaaaaa"},
+    {"status": "Downloading", "id": "aaaaaaaaaaaa", "progressDetail": {"current": 50, "total": 100}},
+    {"status": "Pulling fs layer", "id": "bbbbbbbbbbbb"},
+    {"status": "Pull complete", "id": "aaaaaaaaaaaa", "progressDetail": {}},
+    {"status": "Pull complete", "id": "bbbbbbbbbbbb"},
+    {"status": "Digest: sha256:00"},
+]
+
+
+def test_without_a_terminal_there_are_plain_lines(capfd: pytest.CaptureFixture[str]) -> None:
+    progress.follow(PULL)
+    assert capfd.readouterr().out.splitlines() == [
+        "12: Pulling from debian",
+        "aaaaaaaaaaaa: Pulling fs layer",
+        "bbbbbbbbbbbb: Pulling fs layer",
+        "aaaaaaaaaaaa: Pull complete",
+        "bbbbbbbbbbbb: Pull complete",
+        "Digest: sha256:00",
+    ]
+
+
+def test_quiet_says_nothing_but_gives_what_came_along(capfd: pytest.CaptureFixture[str]) -> None:
+    assert progress.follow([*PULL, {"aux": {"ID": "x"}}], quiet=True) == [{"ID": "x"}]
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [("manifest unknown: x", NotFound), ("unauthorized: authentication required", Unauthenticated)],
+)
+def test_errors_in_the_stream_are_raised(text: str, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match=text):
+        progress.follow([{"errorDetail": {"message": text}, "error": text}])
+
+
+def test_on_a_terminal_layers_are_bars_that_stay_on_the_screen() -> None:
+    reader, writer = pty.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 4, 80, 0, 0))
+    layers = [
+        {"status": "Downloading", "id": f"{number:012x}", "progressDetail": {"current": 1, "total": 4}}
+        for number in range(10)
+    ]
+    progress.follow([*PULL[:1], *layers, *PULL[-1:]], descriptor=writer)
+    os.close(writer)
+    text = os.read(reader, 1 << 16).decode()
+    os.close(reader)
+    assert "12: Pulling from debian" in text
+    assert " 25%  1B/4B" in text
+    # The block is drawn over from its first line, so it may never be taller than the screen.
+    heights = [int(part.partition("A")[0]) for part in text.split("\x1b[")[1:] if part.partition("A")[0].isdigit()]
+    assert heights
+    assert max(heights) <= 2
+    assert all(len(line) < 80 + 12 for line in text.split("\n"))
