@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import stat
+import subprocess
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -29,7 +30,7 @@ async def works(directory: Path, guest: Guest, qemu: str) -> tuple[bool, str]:
     known = _read(directory / _FILE)
     if known.get("key") == key:
         return bool(known.get("works")), str(known.get("why", ""))
-    works, why = await _try(guest, qemu)
+    works, why = await asyncio.to_thread(_try, guest, qemu)
     _write(directory / _FILE, {"key": key, "works": works, "why": why})
     return works, why
 
@@ -59,20 +60,19 @@ def _write(path: Path, values: dict[str, Any]) -> None:
         os.rename(name, path)
 
 
-async def _try(guest: Guest, qemu: str) -> tuple[bool, str]:
+def _try(guest: Guest, qemu: str) -> tuple[bool, str]:
     try:
         status = os.stat(_DEVICE)
     except OSError:
         return False, "there is no /dev/kvm"
     ours, theirs = socket.socketpair()
-    ours.setblocking(False)
     kernel, initramfs = os.open(guest.kernel, os.O_RDONLY), os.open(guest.initramfs, os.O_RDONLY)
     try:
-        process = await asyncio.create_subprocess_exec(
-            *_command(qemu, kernel, initramfs, theirs.fileno()),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
+        process = subprocess.Popen(
+            _command(qemu, kernel, initramfs, theirs.fileno()),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             pass_fds=[kernel, initramfs, theirs.fileno()],
             start_new_session=True,
             user=FIRST_UID,
@@ -86,25 +86,21 @@ async def _try(guest: Guest, qemu: str) -> tuple[bool, str]:
         theirs.close()
         os.close(kernel)
         os.close(initramfs)
-    try:
-        return await _verdict(process, ours)
-    finally:
-        ours.close()
+    with ours:
+        return _verdict(process, ours)
 
 
-async def _verdict(process: asyncio.subprocess.Process, ours: socket.socket) -> tuple[bool, str]:
-    hello = asyncio.ensure_future(asyncio.get_running_loop().sock_recv(ours, 64))
-    _, errors = None, b""
+def _verdict(process: subprocess.Popen[bytes], ours: socket.socket) -> tuple[bool, str]:
+    ours.settimeout(_LIMIT_S)
     try:
-        received = await asyncio.wait_for(hello, _LIMIT_S)
+        received = ours.recv(64)
     except TimeoutError:
         return False, f"a guest under KVM did not boot within {_LIMIT_S:g} s"
     except OSError:
         received = b""
     finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        _, errors = await process.communicate()
+        process.kill()
+        _, errors = process.communicate()
     if received:
         return True, "a guest has booted under KVM"
     reason = errors.decode("utf-8", "replace").strip().splitlines()
