@@ -116,7 +116,7 @@ class _Walls:
         return {Isolation.CONTAINER: self.container, Isolation.VM: self.vm}
 
     async def warm_up(self, guest: Path) -> None:
-        """Do what takes long ahead of the first start: the usual filter; kernel and accelerator, if there is a kernel."""
+        """Do what takes long ahead of the first start: the usual filter; kernel and accelerator, if built."""
         try:
             await self.container.warm_up()
             if (guest / "current").exists():

@@ -91,6 +91,10 @@ class Core:
         task.add_done_callback(self.tasks.discard)
         return task
 
+    async def unhurried(self, work: Coroutine[Any, Any, Any], *, name: str) -> Any:
+        """Do it to its end even if the client that asked for it goes away meanwhile."""
+        return await asyncio.shield(self.spawn(work, name=name))
+
     async def network(self, ref: str) -> Network:
         """By name, id or id prefix. NotFound: "network X not found"."""
         networks = await self.network_provider.all()

@@ -78,8 +78,8 @@ class Images:
             )
         users = self._core.slots.of_image(image.id)
         for slot in users:
-            if slot.alive and (not name or not force):
-                raise Conflict(_in_use(reference, short, slot.id, name=name, running=True))
+            if slot.alive and not name:
+                raise Conflict(_in_use(reference, short, slot.id, name="", running=True))
         if users and not force:
             raise Conflict(_in_use(reference, short, users[0].id, name=name, running=False))
         if self._core.image_claims[image.id] > 0:
@@ -161,11 +161,10 @@ def _names_that_go_with(image: Image, name: str) -> int:
 
 
 def _in_use(reference: str, short: str, instance_id: str, *, name: str, running: bool) -> str:
-    forced = "cannot be forced" if running else "must force" if name else "must be forced"
     if name:
         return (
-            f'conflict: unable to remove repository reference "{reference}" ({forced}) '
+            f'conflict: unable to remove repository reference "{reference}" (must force) '
             f"- container {instance_id[:12]} is using its referenced image {short}"
         )
-    kind = "running" if running else "stopped"
-    return f"conflict: unable to delete {short} ({forced}) - image is being used by {kind} container {instance_id[:12]}"
+    how, kind = ("cannot be forced", "running") if running else ("must be forced", "stopped")
+    return f"conflict: unable to delete {short} ({how}) - image is being used by {kind} container {instance_id[:12]}"

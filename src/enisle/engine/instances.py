@@ -59,7 +59,8 @@ class Instances:
 
     async def start(self, ref: str, *, detach_keys: str = "") -> None:
         """Start a created or ended instance. NotModified when it runs, StartFailed (exit_code 126, 127, 128)."""
-        await launch.start(self._core, self._core.slots.find(ref))
+        slot = self._core.slots.find(ref)
+        await self._core.unhurried(launch.start(self._core, slot), name=f"start {slot.id[:12]}")
 
     async def stop(self, ref: str, *, timeout_s: int | None = None, signal: str = "") -> None:
         """Send the stop signal, after ``timeout_s`` (None: the instance's own; negative: never) SIGKILL; wait.
@@ -70,7 +71,9 @@ class Instances:
 
     async def restart(self, ref: str, *, timeout_s: int | None = None, signal: str = "") -> None:
         """Stop it if it runs, then start it."""
-        await stopping.restart(self._core, self._core.slots.find(ref), timeout_s=timeout_s, signal=signal)
+        slot = self._core.slots.find(ref)
+        restart = stopping.restart(self._core, slot, timeout_s=timeout_s, signal=signal)
+        await self._core.unhurried(restart, name=f"restart {slot.id[:12]}")
 
     async def kill(self, ref: str, signal: str = "") -> None:
         """Send a signal ("KILL", "SIGHUP", "9"; "": KILL). Conflict when it does not run, Invalid: no such signal."""
@@ -99,7 +102,9 @@ class Instances:
         """Remove it: ``force`` kills it first; ``volumes`` takes its anonymous volumes along. Conflict: it runs."""
         if link:
             raise NotSupported("removing a link is not supported", remedy="Remove the container instead.")
-        await stopping.remove(self._core, self._core.slots.find(ref), force=force, volumes=volumes)
+        slot = self._core.slots.find(ref)
+        remove = stopping.remove(self._core, slot, force=force, volumes=volumes)
+        await self._core.unhurried(remove, name=f"remove {slot.id[:12]}")
 
     async def update(self, ref: str, *, resources: Resources | None, restart: RestartPolicy | None) -> list[str]:
         """Change limits (the complete new set) or the restart policy, running or not; warnings."""

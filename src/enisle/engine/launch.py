@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -18,8 +19,10 @@ from enisle.engine.early import close_connections
 from enisle.engine.etc import hostname_file, hosts_file
 from enisle.engine.mounts import host_mounts
 from enisle.engine.slots import Slot
-from enisle.errors import Conflict, EnisleError, NotModified, StartFailed
+from enisle.errors import Conflict, EnisleError, Internal, NotModified, StartFailed
 from enisle.model.instance import Instance, InstanceState, Isolation, Status
+
+log = logging.getLogger("enisle.engine")
 
 
 async def start(core: Core, slot: Slot) -> None:
@@ -55,6 +58,11 @@ async def start_locked(core: Core, slot: Slot, restart_count: int = 0) -> None:
     except EnisleError as error:
         await _record_failure(core, slot, error)
         raise
+    except Exception as error:
+        log.exception("container %s: a fault of ours kept it from starting", slot.id[:12])
+        failure = Internal(f"container {slot.id[:12]} could not be started: {error}", remedy="See the daemon's log.")
+        await _record_failure(core, slot, failure)
+        raise failure from error
     finally:
         close_connections(connections)
 
@@ -77,7 +85,11 @@ async def _launch(core: Core, slot: Slot, connections: list[Connection], restart
             port_sockets=tuple(sockets),
             connections=tuple(connections),
         )
-        slot.running = await core.driver(record).start(launch, event_handler(core, slot))
+        try:
+            slot.running = await core.driver(record).start(launch, event_handler(core, slot))
+        except asyncio.CancelledError:
+            undo.pop_all()  # enisled ends: the keeper may go on, and the next enisled finds out
+            raise
         undo.pop_all()
     _started(core, slot, restart_count)
 
