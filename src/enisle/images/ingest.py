@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from enisle.contracts import Progress
@@ -17,7 +18,7 @@ from enisle.formats.oci_config import next_chain
 from enisle.images.content import ContentStore
 from enisle.images.flights import Flights
 from enisle.images.index import Index, LayerRecord
-from enisle.images.layer_job import LayerJob, LayerResult
+from enisle.images.layer_job import LayerJob, LayerResult, write_all
 from enisle.images.layers import LayerStore
 from enisle.images.workers import Workers
 from enisle.model.ids import Digest
@@ -158,19 +159,22 @@ async def _run(
 
 
 async def spool(source: AsyncIterator[bytes], path: Path) -> None:
-    """Write a stream to a file. Exhausted when the disk is full."""
+    """Write a stream to a file. Exhausted when the disk is full; failures of the stream are its own."""
     batch: list[bytes] = []
     size = 0
+    with path.open("wb", buffering=0) as file:
+        async for piece in source:
+            batch.append(piece)
+            size += len(piece)
+            if size >= _SPOOL_BATCH_BYTES:
+                await asyncio.to_thread(_append, file, b"".join(batch))
+                batch, size = [], 0
+        await asyncio.to_thread(_append, file, b"".join(batch))
+
+
+def _append(file: FileIO, data: bytes) -> None:
     try:
-        with path.open("wb") as file:
-            async for piece in source:
-                batch.append(piece)
-                size += len(piece)
-                if size >= _SPOOL_BATCH_BYTES:
-                    await asyncio.to_thread(file.writelines, batch)
-                    await asyncio.to_thread(file.flush)
-                    batch, size = [], 0
-            await asyncio.to_thread(file.writelines, batch)
+        write_all(file.fileno(), data)
     except OSError as error:
         raise storage_error(error) from error
 

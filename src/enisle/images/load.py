@@ -83,8 +83,11 @@ async def _load_layer(
         path = path or members.get(layer.member)
         end = asyncio.Event()
         end.set()
-        on_read = layer_progress(report, short(chain), "Loading layer", path.stat().st_size)
-        return (await ingest_file(parts, wanted, path, end=end, on_read=on_read)).record
+        size = path.stat().st_size
+        on_read = layer_progress(report, short(chain), "Loading layer", size)
+        taken = await ingest_file(parts, wanted, path, end=end, on_read=on_read)
+        report({"status": "Loading layer", "progressDetail": {"current": size, "total": size}, "id": short(chain)})
+        return taken.record
 
     return await parts.flights.join((layer.digest, chain), work, progress)
 

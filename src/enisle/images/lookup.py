@@ -91,3 +91,8 @@ class Lookup:
     def references(self, image: str) -> list[Reference]:
         """All names of an image."""
         return [parse_reference(name) for name in self.index.names_of(image)]
+
+    def tags_of(self, repository: Reference) -> list[Reference]:
+        """All tagged names of a repository, sorted."""
+        names = [parse_reference(name) for name in sorted(self.index.names)]
+        return [name for name in names if name.name == repository.name and name.tag]

@@ -9,13 +9,15 @@ from typing import BinaryIO
 
 from enisle.archive.entry import Entry, FileKind
 from enisle.archive.writer import TarWriter
+from enisle.errors import Invalid
 from enisle.formats.json_document import canonical
 from enisle.formats.oci import OCI_INDEX, Index, Manifest, encode_index, parse_manifest
-from enisle.formats.reference import Reference
+from enisle.formats.reference import Reference, parse_reference
 from enisle.images.archive_plan import docker_manifest
 from enisle.images.content import ContentStore, digest_of
 from enisle.images.index import ImageRecord
 from enisle.images.ingest import Parts
+from enisle.images.lookup import Lookup
 from enisle.images.push import manifest_of
 from enisle.model.ids import Digest
 from enisle.model.image import Descriptor
@@ -29,6 +31,33 @@ class Chosen:
 
     record: ImageRecord
     names: tuple[Reference, ...] = ()
+
+
+def choose_images(lookup: Lookup, texts: Iterable[str]) -> list[Chosen]:
+    """What is to be saved: a name with its image, an id without names, a bare repository with all its tags."""
+    names: dict[str, list[Reference]] = {}
+    for text in texts:
+        tags = _bare_repository(lookup, text)
+        if tags:
+            for tag in tags:
+                names.setdefault(lookup.index.names[str(tag)], []).append(tag)
+            continue
+        record = lookup.find(text)
+        known = names.setdefault(record.id, [])
+        if lookup.named(text) == record.id:
+            name = parse_reference(text).or_latest()
+            known += [name] if not name.digest else []
+    return [
+        Chosen(record=lookup.index.images[image], names=tuple(dict.fromkeys(found))) for image, found in names.items()
+    ]
+
+
+def _bare_repository(lookup: Lookup, text: str) -> list[Reference]:
+    try:
+        name = parse_reference(text)
+    except Invalid:
+        return []
+    return [] if name.tag or name.digest else lookup.tags_of(name)
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from enisle.contracts import LayerUse, Progress, RegistryAuth, Removed
 from enisle.errors import Conflict, Invalid, NotFound
 from enisle.formats.oci_config import ImageDocument
-from enisle.formats.reference import Reference, parse_reference
+from enisle.formats.reference import parse_reference
 from enisle.images.bootstrap.build import built
 from enisle.images.bootstrap.recipes import recipe_for
 from enisle.images.content import ContentStore
@@ -30,12 +30,11 @@ from enisle.images.platforms import fits, host_platform, shown
 from enisle.images.pull import Puller
 from enisle.images.push import Pusher
 from enisle.images.registry.endpoints import RegistrySettings
-from enisle.images.registry.questions import check_login, look_up
 from enisle.images.removal import Remover
-from enisle.images.save import Chosen, saved
+from enisle.images.save import choose_images, saved
 from enisle.images.workers import Workers
 from enisle.model.ids import ImageId
-from enisle.model.image import Descriptor, HistoryEntry, Image, ImageConfig, Platform
+from enisle.model.image import HistoryEntry, Image, ImageConfig, Platform
 
 
 class LocalImageStore:
@@ -44,11 +43,11 @@ class LocalImageStore:
     Several reads may go on beside each other and beside changes; one process has the directory to itself.
     """
 
-    def __init__(self, root: Path, settings: RegistrySettings, *, backoff_s: float = 0.5) -> None:
+    def __init__(self, root: Path, settings: RegistrySettings, lock_fd: int, *, backoff_s: float = 0.5) -> None:
+        self._lock_fd = lock_fd
         content, layers = ContentStore(root), LayerStore(root)
         self._root = root
         self._settings = settings
-        self._lock_fd = _lock(root)
         self._parts = Parts(
             content=content,
             layers=layers,
@@ -71,7 +70,12 @@ class LocalImageStore:
 
         Conflict when another process has it open; Internal when its records cannot be read.
         """
-        store = cls(root, settings or RegistrySettings(), backoff_s=backoff_s)
+        lock_fd = _lock(root)
+        try:
+            store = cls(root, settings or RegistrySettings(), lock_fd, backoff_s=backoff_s)
+        except BaseException:
+            os.close(lock_fd)
+            raise
         index = store._parts.index
         chains = [layer.chain for image in index.images.values() for layer in image.layers]
         await asyncio.to_thread(store._parts.layers.sweep, chains)
@@ -163,7 +167,7 @@ class LocalImageStore:
         name = parse_reference(reference)
         if name.digest:
             raise Invalid("cannot push a digest reference")
-        tags = [name] if name.tag else self._tags_of(name)
+        tags = [name] if name.tag else self._lookup.tags_of(name)
         if not tags:
             raise NotFound(f"An image does not exist locally with the tag: {name.familiar_name}")
         for one in tags:
@@ -171,18 +175,6 @@ class LocalImageStore:
             if image is None:
                 raise NotFound(f"An image does not exist locally with the tag: {name.familiar_name}")
             await self._pusher.push(one, self._record(image), auth=auth, progress=progress)
-
-    def _tags_of(self, repository: Reference) -> list[Reference]:
-        names = [parse_reference(name) for name in sorted(self._parts.index.names)]
-        return [name for name in names if name.name == repository.name and name.tag]
-
-    async def login(self, auth: RegistryAuth) -> None:
-        """Unauthenticated unless the registry at ``auth.server`` takes these credentials."""
-        await check_login(self._settings, auth)
-
-    async def distribution(self, reference: str, *, auth: RegistryAuth | None) -> tuple[Descriptor, list[Platform]]:
-        """What the registry has under a name, and for which platforms."""
-        return await look_up(self._settings, parse_reference(reference).or_latest(), auth)
 
     # --- names and removal ---
 
@@ -217,32 +209,7 @@ class LocalImageStore:
 
     async def save(self, references: Sequence[str]) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """An archive of images; a name without a tag means all tags of the repository."""
-        chosen: dict[str, list[Reference]] = {}
-        for text in references:
-            record, names = self._chosen(text)
-            chosen.setdefault(record.id, []).extend(names)
-            for other, more in self._siblings(text, record):
-                chosen.setdefault(other, []).append(more)
-        images = [
-            Chosen(record=self._record(image), names=tuple(dict.fromkeys(names))) for image, names in chosen.items()
-        ]
-        return saved(self._parts, images)
-
-    def _chosen(self, text: str) -> tuple[ImageRecord, list[Reference]]:
-        record = self._lookup.find(text)
-        if self._lookup.named(text) != record.id:
-            return record, []
-        name = parse_reference(text).or_latest()
-        return record, [name] if name.tag and not name.digest else []
-
-    def _siblings(self, text: str, record: ImageRecord) -> list[tuple[str, Reference]]:
-        """Other tags that a bare repository name stands for."""
-        if self._lookup.named(text) != record.id:
-            return []
-        name = parse_reference(text)
-        if name.tag or name.digest:
-            return []
-        return [(self._parts.index.names[str(tag)], tag) for tag in self._tags_of(name) if tag.tag != "latest"]
+        return saved(self._parts, choose_images(self._lookup, references))
 
     # --- images made here ---
 
@@ -315,7 +282,8 @@ class LocalImageStore:
 
 
 def _lock(root: Path) -> int:
-    """Hold the directory for this process. Conflict when another has it."""
+    """Hold the directory (made if need be) for this process. Conflict when another has it."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
