@@ -178,10 +178,16 @@ class Client:
         while self._idle:
             connection = self._idle.pop()
             # An idle connection that polls readable was closed by the server: do not risk a request on it.
-            if _is_quiet(connection):
+            if not _is_quiet(connection):
+                connection.close()
+                continue
+            try:
                 self._send(connection, request)
                 return self._receive_head(connection, b"", method=request.method)
-            connection.close()
+            except Unavailable:
+                # Closed just now. What only reads can be asked again (RFC 9110, 9.2.2); what acts may have been done.
+                if request.method not in ("GET", "HEAD"):
+                    raise
         connection = address.connect(self.address)
         self._send(connection, request)
         return self._receive_head(connection, b"", method=request.method)
