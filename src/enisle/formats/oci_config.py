@@ -39,20 +39,15 @@ def parse_config(data: bytes) -> ImageDocument:
     diff_ids = rootfs.get("diff_ids") or []
     if not isinstance(diff_ids, list) or not all(isinstance(item, str) for item in diff_ids):
         raise Invalid("image config: diff_ids is not a list of digests")
-    history = document.get("history") or []
-    if not isinstance(history, list) or not all(isinstance(item, dict) for item in history):
-        raise Invalid("image config: history is not a list of objects")
-    config = document.get("config") or {}
-    if not isinstance(config, dict):
-        raise Invalid("image config: config is not an object")
+    fields = _Fields(document)
     return ImageDocument(
-        config=_parse_defaults(_Fields(config)),
+        config=_parse_defaults(_Fields(fields.object("config") or {})),
         platform=parse_platform(document),
-        created=_Fields(document).text("created"),
-        author=_Fields(document).text("author"),
-        comment=_Fields(document).text("comment"),
+        created=fields.text("created"),
+        author=fields.text("author"),
+        comment=fields.text("comment"),
         diff_ids=tuple(digest(item) for item in diff_ids),
-        history=tuple(_parse_history(_Fields(item)) for item in history),
+        history=tuple(_parse_history(_Fields(item)) for item in fields.objects("history")),
     )
 
 
@@ -95,6 +90,12 @@ class _Fields:
         if not all(isinstance(value, str) for value in values.values()):
             raise Invalid(f"image config: {name} is not a map of texts")
         return dict(values)
+
+    def objects(self, name: str) -> list[dict[str, Any]]:
+        values = self._get(name, list, [])
+        if not all(isinstance(value, dict) for value in values):
+            raise Invalid(f"image config: {name} is not a list of objects")
+        return list(values)
 
     def object(self, name: str) -> dict[str, Any] | None:
         value = self._get(name, dict, None)
