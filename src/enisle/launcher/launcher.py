@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import socket
+from dataclasses import dataclass
 
 from enisle.launcher.connection import Connection, listen, peer_is_root
 from enisle.launcher.container.wall import host_layout  # and all of that wall, before the first fork
@@ -14,20 +15,49 @@ from enisle.launcher.keeper import Keeper
 from enisle.launcher.log import json_lines
 from enisle.launcher.loop import EpollLoop, report_exception
 from enisle.linux.syscalls import PR_SET_DUMPABLE, prctl, set_process_name
-from enisle.wire.frames import Decoder, Message, close_all, encode
+from enisle.wire.frames import Decoder, Message, close_all, encode, receive
 from enisle.wire.plans import GENERATION, ContainerPlan, MountPlan, NicPlan, ProcessPlan, from_json, to_json
 
 SOCKET_NAME = "launcher.sock"
+_REPLENISH_S = 0.004  # not at once: the start just asked for needs the processor more
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a keeper is forked for. ``sock``: its first connection."""
+
+    instance: str
+    run_dir: str
+    sock: socket.socket
 
 
 class BecomeKeeper(BaseException):
-    """Unwinds a process just forked out of the launcher's loop, whose other events are not its own."""
+    """Unwinds a process just forked out of the launcher's loop, whose other events are not its own.
 
-    def __init__(self, instance: str, run_dir: str, sock: socket.socket) -> None:
-        super().__init__(instance)
-        self.instance = instance
-        self.run_dir = run_dir
-        self.sock = sock
+    ``job``: the keeper's, or None for a spare, which is told over ``orders``.
+    """
+
+    def __init__(self, job: Job | None, orders: socket.socket | None = None) -> None:
+        super().__init__()
+        self.job = job
+        self.orders = orders
+
+
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """A keeper forked ahead of need: forking and first use of its memory take longer than all the rest of a start."""
+
+    pid: int
+    orders: socket.socket
+
+    def give(self, job: Job) -> bool:
+        """Hand it its job; False when it is not there any more. Its own end is closed either way."""
+        data = encode({"instance": job.instance, "run_dir": job.run_dir})
+        try:
+            with self.orders:
+                return socket.send_fds(self.orders, [data], [job.sock.fileno()]) == len(data)
+        except OSError:
+            return False
 
 
 class Launcher:
@@ -38,6 +68,7 @@ class Launcher:
         self._path = os.path.join(run_root, SOCKET_NAME)
         self._connections: list[Connection] = []
         self._running = True
+        self._spare: Spare | None = None
         self._listener = listen(self._path)
         self._inode = os.stat(self._path).st_ino
         self._loop.add_reader(self._listener.fileno(), self._accept)
@@ -52,11 +83,12 @@ class Launcher:
         warm_up()
         gc.collect()
         gc.freeze()
+        self._loop.call_later(0, self._make_spare)
         try:
             while self._running:
                 self._loop.run_once()
-        except BecomeKeeper as job:
-            run_keeper(job.instance, job.run_dir, job.sock)
+        except BecomeKeeper as forked:
+            live(forked.job, forked.orders)
 
     def _accept(self) -> None:
         try:
@@ -85,17 +117,38 @@ class Launcher:
             connection.fail(message, "invalid", f"launcher: {operation!r} with {len(fds)} descriptors")
 
     def _launch(self, connection: Connection, message: Message, fds: list[int]) -> None:
-        instance, run_dir = str(message["instance"]), str(message["run_dir"])
+        with socket.socket(fileno=fds[0]) as sock:
+            job = Job(str(message.get("instance")), str(message.get("run_dir")), sock)
+            spare, self._spare = self._spare, None
+            if spare is not None and spare.give(job):
+                pid = spare.pid
+            else:
+                try:
+                    pid = os.fork()
+                except OSError as error:
+                    text = f"instance {job.instance}: no keeper could be forked: {error.strerror}"
+                    connection.fail(message, "exhausted", text)
+                    return
+                if pid == 0:
+                    job = Job(job.instance, job.run_dir, sock.dup())
+                    raise BecomeKeeper(job)
+        connection.answer(message, {"pid": pid})
+        self._loop.call_later(_REPLENISH_S, self._make_spare)
+
+    def _make_spare(self) -> None:
+        if self._spare is not None:
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             pid = os.fork()
-        except OSError as error:
-            close_all(fds)
-            connection.fail(message, "exhausted", f"instance {instance}: no keeper could be forked: {error.strerror}")
-            return
+        except OSError:
+            ours.close()
+            theirs.close()
+            return  # the next launch tries again, and says so if it cannot
         if pid == 0:
-            raise BecomeKeeper(instance, run_dir, socket.socket(fileno=fds[0]))
-        close_all(fds)
-        connection.answer(message, {"pid": pid})
+            raise BecomeKeeper(None, theirs)
+        theirs.close()
+        self._spare = Spare(pid, ours)
 
     def _quit(self) -> None:
         try:
@@ -104,6 +157,20 @@ class Launcher:
         except FileNotFoundError:
             pass
         self._running = False
+
+
+def wait_for_job(orders: socket.socket) -> Job | None:
+    """What the launcher has for a spare keeper; None when it has ended."""
+    decoder = Decoder()
+    received: list[int] = []
+    with orders:
+        while True:
+            data, fds = receive(orders)
+            received += fds
+            if not data:
+                return None
+            for message in decoder.feed(data):
+                return Job(message["instance"], message["run_dir"], socket.socket(fileno=received[0]))
 
 
 def warm_up() -> None:
@@ -117,19 +184,24 @@ def warm_up() -> None:
     json_lines(1, b"\n", "", 0)
 
 
-def run_keeper(instance: str, run_dir: str, sock: socket.socket) -> None:
-    """The whole life of a keeper, in the process forked for it. Does not return."""
+def live(job: Job | None, orders: socket.socket | None) -> None:
+    """The whole life of a keeper, or spare keeper, in the process forked for it. Does not return."""
     status = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.setsid()
-        set_process_name(f"keeper:{instance[:8]}")
-        keep_only([sock.fileno()])
+        keep_only([sock.fileno() for sock in (job and job.sock, orders) if sock])
         loop = EpollLoop()
-        keeper = Keeper(loop, instance, run_dir)
-        keeper.adopt(sock)
-        loop.run()
+        if job is None and orders is not None:
+            set_process_name("enisle-spare")
+            warm_up()
+            job = wait_for_job(orders)
+        if job is not None:
+            set_process_name(f"keeper:{job.instance[:8]}")
+            keeper = Keeper(loop, job.instance, job.run_dir)
+            keeper.adopt(job.sock)
+            loop.run()
         status = 0
     except BaseException:
         report_exception()

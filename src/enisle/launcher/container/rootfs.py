@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable
 
@@ -17,12 +18,15 @@ from enisle.launcher.container.failure import ChildFailure, describe
 from enisle.launcher.container.options import Options, parse
 from enisle.launcher.container.root import Root
 from enisle.linux import mounts
+from enisle.linux.namespaces import CLONE_NEWNS, setns
 from enisle.linux.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2, pivot_root
 from enisle.wire.plans import MountPlan
 
 _FILESYSTEMS = {"proc": "proc", "sysfs": "sysfs", "devpts": "devpts", "mqueue": "mqueue", "tmpfs": "tmpfs"}
 _STRICT = frozenset({"proc", "sysfs", "devpts", "mqueue", "cgroup"})
 _BINDS = frozenset({"bind", "volume", "image"})
+
+_OTHER_ROOT = re.compile(r"/proc/(\d{1,10})/root(/dev/shm)", re.ASCII)
 
 MountCgroup = Callable[[Options, Callable[[int], None]], None]
 
@@ -232,10 +236,27 @@ def _empty_directory() -> int:
     return mounts.new("tmpfs", {"size": "4k", "mode": "0555"}, attributes=mounts.ATTR_RDONLY | mounts.ATTR_NOEXEC)
 
 
+def _take_from(pid: str, path: str) -> int:
+    """A copy of a mount in another container's mount namespace; the kernel clones mounts only from within theirs."""
+    ours = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)  # our own pid means another process out here
+    theirs = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        setns(theirs, CLONE_NEWNS)
+        try:
+            return mounts.clone_tree(mounts.AT_FDCWD, path)
+        finally:
+            setns(ours, CLONE_NEWNS)
+    finally:
+        os.close(theirs)
+        os.close(ours)
+
+
 def _take_source(plan: MountPlan) -> int:
     options = parse(plan.options)
     recursive = options.recursive or plan.kind == "volume"
     try:
+        if match := _OTHER_ROOT.fullmatch(plan.source):
+            return _take_from(match[1], match[2])
         if not plan.subpath:
             return mounts.clone_tree(mounts.AT_FDCWD, plan.source, recursive=recursive)
         base = os.open(plan.source, os.O_PATH | os.O_CLOEXEC)
