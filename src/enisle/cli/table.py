@@ -13,13 +13,15 @@ _LEAST_SHRUNK = 8  # columns are not cut to fewer cells than this
 
 
 class Column(NamedTuple):
-    """``shrink``: how readily it gives way when the table is too wide; 0 never, higher earlier.
+    """``shrink``: how readily it gives way when the table is too wide; 0 never, 1 only at last, higher earlier.
 
-    ``keep`` says which end of a cut cell stays: "start" or "end". ``right`` aligns numbers.
+    ``drop``: left out, highest first, where the terminal is too narrow for it; 0 never. ``keep`` says which end of a
+    cut cell stays: "start" or "end". ``right`` aligns numbers.
     """
 
     title: str
     shrink: int = 0
+    drop: int = 0
     keep: str = "start"
     right: bool = False
     style: Callable[[str], str] | None = None
@@ -72,24 +74,37 @@ def printable(text: str) -> str:
 
 
 def widths(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, limit: int | None) -> list[int]:
-    """The width of each column so that a line fits into ``limit`` cells (None: as wide as it is)."""
+    """The width of each column so that a line fits into ``limit`` cells (None: as wide as it is); -1 leaves it out."""
     found = [max([cells(column.title), *(cells(row[index]) for row in rows)]) for index, column in enumerate(columns)]
     if limit is None:
         return found
-    excess = sum(found) + len(_GAP) * (len(columns) - 1) - limit
-    while excess > 0:
-        # The widest of the columns that give way most readily loses first, down to its title.
+    droppable = sorted((column.drop, index) for index, column in enumerate(columns) if column.drop)
+    while True:
+        fitted = _shrunk(columns, found, limit, least=2)
+        if _total(fitted) <= limit or not droppable:
+            break
+        found[droppable.pop()[1]] = -1
+    return _shrunk(columns, fitted, limit, least=1)
+
+
+def _total(found: Sequence[int]) -> int:
+    shown = [width for width in found if width >= 0]
+    return sum(shown) + len(_GAP) * (len(shown) - 1)
+
+
+def _shrunk(columns: Sequence[Column], found: Sequence[int], limit: int, *, least: int) -> list[int]:
+    """Widths after columns with a ``shrink`` of at least ``least`` gave way, the readiest and widest first."""
+    fitted = list(found)
+    for _ in range(_total(found) - limit):
         able = [
-            (column.shrink, found[index], index)
+            (column.shrink, fitted[index], index)
             for index, column in enumerate(columns)
-            if column.shrink and found[index] > max(_LEAST_SHRUNK, cells(column.title))
+            if column.shrink >= least and fitted[index] > max(_LEAST_SHRUNK, cells(column.title))
         ]
         if not able:
             break
-        _, _, index = max(able)
-        found[index] -= 1
-        excess -= 1
-    return found
+        fitted[max(able)[2]] -= 1
+    return fitted
 
 
 def lines(
@@ -108,13 +123,14 @@ def lines(
 
 def _line(columns: Sequence[Column], row: Sequence[str], found: Sequence[int], *, colour: bool) -> str:
     parts = []
-    for index, (column, cell, width) in enumerate(zip(columns, row, found, strict=True)):
+    for column, cell, width in zip(columns, row, found, strict=True):
+        if width < 0:
+            continue
         text = cut(cell, width, keep=column.keep)
         space = " " * (width - cells(text))
         if colour and column.style is not None:
             text = column.style(text)
-        last = index == len(columns) - 1
-        parts.append(space + text if column.right else text if last else text + space)
+        parts.append(space + text if column.right else text + space)
     return _GAP.join(parts).rstrip()
 
 

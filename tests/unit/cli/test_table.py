@@ -34,6 +34,15 @@ def test_a_table_fits_and_the_readiest_column_gives_way_first() -> None:
     assert "…e/some/image:1" in narrower[1]
 
 
+def test_the_least_important_columns_are_left_out_where_nothing_else_helps() -> None:
+    columns = (Column("NAME", shrink=1), Column("COMMAND", shrink=2, drop=2), Column("CREATED", drop=1))
+    rows = [("instance-1", "sleep 1000", "3 minutes ago")]
+    assert table.lines(columns, rows, limit=40, colour=False)[1] == "instance-1   sleep 1000   3 minutes ago"
+    assert table.lines(columns, rows, limit=30, colour=False)[1] == "instance-1   3 minutes ago"
+    assert table.lines(columns, rows, limit=10, colour=False)[1] == "instance-1"
+    assert table.lines(columns, rows, limit=8, colour=False) == ["NAME", "instanc…"]
+
+
 def test_wide_characters_count_double() -> None:
     assert table.cells("日本") == 4
     assert table.cut("日本語", 5) == "日本…"

@@ -22,9 +22,9 @@ _IMAGES = Listing(
     (
         ("Repository", Column("REPOSITORY", shrink=2, keep="end")),
         ("Tag", Column("TAG", shrink=1)),
-        ("Digest", Column("DIGEST", shrink=3)),
+        ("Digest", Column("DIGEST", shrink=3, drop=2)),
         ("ID", Column("IMAGE ID")),
-        ("CreatedSince", Column("CREATED")),
+        ("CreatedSince", Column("CREATED", drop=1)),
         ("Size", Column("SIZE", right=True)),
     )
 )
@@ -34,7 +34,7 @@ _HISTORY = Listing(
         ("CreatedSince", Column("CREATED")),
         ("CreatedBy", Column("CREATED BY", shrink=3)),
         ("Size", Column("SIZE", right=True)),
-        ("Comment", Column("COMMENT", shrink=2)),
+        ("Comment", Column("COMMENT", shrink=2, drop=1)),
     )
 )
 

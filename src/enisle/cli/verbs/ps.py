@@ -36,11 +36,11 @@ _LISTING = Listing(
     (
         ("ID", Column("CONTAINER ID")),
         ("Image", Column("IMAGE", shrink=2, keep="end")),
-        ("Command", Column("COMMAND", shrink=4)),
-        ("CreatedAgo", Column("CREATED")),
+        ("Command", Column("COMMAND", shrink=4, drop=3)),
+        ("CreatedAgo", Column("CREATED", drop=2)),
         ("Status", Column("STATUS", shrink=1, style=_status_style)),
         ("Wall", Column("WALL", style=_wall_style)),
-        ("Ports", Column("PORTS", shrink=3)),
+        ("Ports", Column("PORTS", shrink=3, drop=1)),
         ("Names", Column("NAMES", shrink=1)),
         ("Size", Column("SIZE")),
     )
