@@ -33,6 +33,7 @@ enum to_guest {
     MSG_SHUTDOWN,
     MSG_ABORT,
     MSG_CLOCK,
+    MSG_FREEZE,
 };
 
 enum to_host {
@@ -178,6 +179,8 @@ void session_input_end(uint16_t channel);
 void session_credit(uint16_t channel, uint32_t bytes);
 void session_signal(uint16_t channel, int number, bool all);
 void session_resize(uint16_t channel, uint16_t rows, uint16_t columns);
+void session_freeze(bool frozen);
+void close_inherited(void);
 void session_abort(uint16_t channel);
 void session_event(void *source, uint32_t events);
 void session_sweep(void);  /* after each round of events */

@@ -229,6 +229,7 @@ void boot_enter_root(void)
 void boot_late(void)
 {
     if (fork() == 0) {
+        close_inherited();
         load_modules("late");
         _exit(0);
     }

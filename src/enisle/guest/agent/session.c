@@ -232,6 +232,16 @@ bool session_enter(bool processes)
     return !setns(main_pidfd, kinds) && !chdir("/");
 }
 
+/* A process that does not exec must not keep others' pipes open; it keeps the way into the workload's namespaces. */
+void close_inherited(void)
+{
+    unsigned kept = main_pidfd < 0 ? ~0u : (unsigned)main_pidfd;
+    if (kept > 3)
+        syscall(SYS_close_range, 3u, kept == ~0u ? kept : kept - 1, 0);
+    if (kept != ~0u)
+        syscall(SYS_close_range, kept + 1, ~0u, 0);
+}
+
 static void show_console(void)
 {
     char path[64];
@@ -360,6 +370,7 @@ void session_call(uint16_t channel, struct reader *r)
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
         take_stdio(child, false);
+        close_inherited();
         exit(call_main(call, r));
     }
     for (int s = 0; s < 3; s++)
@@ -538,6 +549,17 @@ void session_signal(uint16_t channel, int number, bool all)
         signal_all(number);
     else if (session && session->pid > 1 && !session->exited)
         kill(session->pid, number);
+}
+
+/* Stops or continues all of the workload, for as long as the host wants to look at it at rest. */
+void session_freeze(bool frozen)
+{
+    int fd = open(CGROUP "/workload/cgroup.freeze", O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    if (write(fd, frozen ? "1" : "0", 1) != 1)
+        errno = 0; /* a kernel without cgroup v2: the host stops the CPUs anyway */
+    close(fd);
 }
 
 void session_resize(uint16_t channel, uint16_t rows, uint16_t columns)

@@ -35,6 +35,7 @@ class ToGuest(IntEnum):
     SHUTDOWN = 9
     ABORT = 10
     CLOCK = 11
+    FREEZE = 12
 
 
 class FromGuest(IntEnum):

@@ -28,9 +28,16 @@ class GuestSession(Session):
     """A process in the guest, main or exec. Implements ``launcher.vm.agent.Peer``."""
 
     def __init__(
-        self, agent: Agent, body: bytes, events: SessionEvents, done: Callable[[Session | WallError], None]
+        self,
+        agent: Agent,
+        body: bytes,
+        events: SessionEvents,
+        done: Callable[[Session | WallError], None],
+        *,
+        on_signal: Callable[[int], None] = lambda _number: None,
     ) -> None:
         self.pid = 0
+        self._on_signal = on_signal
         self._agent = agent
         self._events = events
         self._done: Callable[[Session | WallError], None] | None = done
@@ -68,6 +75,7 @@ class GuestSession(Session):
         self._agent.send(ToGuest.RESIZE, self._channel, size_body(rows, columns))
 
     def signal(self, number: int) -> None:
+        self._on_signal(number)
         self._agent.send(ToGuest.SIGNAL, self._channel, u32(number))
 
     # --- launcher.vm.agent.Peer ------------------------------------------------------------------------------------

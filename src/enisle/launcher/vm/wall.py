@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,7 @@ class VmWall(Wall):
         self._booted: Callable[[WallError | None], None] | None = None
         self._session: GuestSession | None = None
         self._paused = False
+        self._awake = 0  # what needs the CPUs to run although the instance is paused
         self._oom = False
         self._fault = ""
 
@@ -72,7 +74,7 @@ class VmWall(Wall):
 
         agent = self._boot(vm, SetupFlag(0), booted)
         # Sent without waiting for the root to be ready: the agent does one after the other.
-        self._session = GuestSession(agent, body, events, answer)
+        self._session = GuestSession(agent, body, events, answer, on_signal=self._signalled)
 
     def open_files(self, plan: dict[str, Any], done: Callable[[WallError | None], None]) -> None:
         vm = from_json(VmPlan, plan)
@@ -168,12 +170,13 @@ class VmWall(Wall):
         GuestSession(self._guest(), protocol.run_body(process, identity(process), main=False), events, done)
 
     def signal_all(self, number: int) -> None:
+        self._signalled(number)
         self._guest().send(ToGuest.SIGNAL, 0, u32(number), stream=1)
 
     def files(
         self, request: dict[str, Any], fds: list[int], done: Callable[[dict[str, Any] | WallError], None]
     ) -> None:
-        files.serve(self._loop, self._guest(), request, fds, done)
+        files.serve(self._loop, self._guest(), request, fds, self._waking(done))
 
     def top(self, ps_args: str, done: Callable[[dict[str, Any] | WallError], None]) -> None:
         def finish(result: bytes | WallError) -> None:
@@ -196,10 +199,7 @@ class VmWall(Wall):
             self._add_host_figures(stats)
             done(stats)
 
-        if self._paused:
-            finish(b"")
-        else:
-            self._call(Call.STATS, b"", _FIGURES_BYTES, finish)
+        self._call(Call.STATS, b"", _FIGURES_BYTES, finish)
 
     def _add_host_figures(self, stats: Stats) -> None:
         if self._plan is None or self._machine is None:
@@ -223,33 +223,64 @@ class VmWall(Wall):
                 timer.cancel()
             done(result)
 
-        asked = GuestCall(self._guest(), call, body, limit=limit, done=finish)
+        asked = GuestCall(self._guest(), call, body, limit=limit, done=self._waking(finish))
         timer = self._loop.call_later(_CALL_TIMEOUT_S, lambda: asked.cancel("the guest's agent does not answer"))
 
     def _guest(self) -> Agent:
         if self._agent is None:
             raise WallError("conflict", "the virtual machine does not run")
-        if self._paused:
-            raise WallError("conflict", "the virtual machine is paused: unpause it first")
         return self._agent
 
     # --- the machine -----------------------------------------------------------------------------------------------
 
     def pause(self, done: Callable[[WallError | None], None]) -> None:
+        """The workload is frozen by the guest's kernel, and then the CPUs are stopped.
+
+        So the CPUs can run for a moment, to copy files of an instance at rest, without the workload noticing.
+        """
+
         def stopped(problem: WallError | None) -> None:
             self._paused = problem is None
             done(problem)
 
+        self._guest().send(ToGuest.FREEZE, body=b"\x01")
         self._monitor("stop", stopped)
 
     def unpause(self, done: Callable[[WallError | None], None]) -> None:
         def running(problem: WallError | None) -> None:
             if problem is None:
                 self._paused = False
-                self._guest().send(ToGuest.CLOCK, body=u64(time.time_ns()))  # which stood still meanwhile
+                guest = self._guest()
+                guest.send(ToGuest.CLOCK, body=u64(time.time_ns()))  # which stood still meanwhile
+                guest.send(ToGuest.FREEZE, body=b"\x00")
             done(problem)
 
         self._monitor("cont", running)
+
+    def _wake(self) -> None:
+        self._awake += 1
+        if self._paused and self._awake == 1:
+            self._monitor("cont", _ignore)
+
+    def _doze(self) -> None:
+        self._awake -= 1
+        if self._paused and self._awake == 0:
+            self._monitor("stop", _ignore)
+
+    def _waking(self, done: Callable[[Any], None]) -> Callable[[Any], None]:
+        """``done``, after which a paused instance, woken now, has its CPUs stopped again."""
+
+        def finish(result: Any) -> None:
+            self._doze()
+            done(result)
+
+        self._wake()
+        return finish
+
+    def _signalled(self, number: int) -> None:
+        """A paused workload cannot take a signal, but it can be killed."""
+        if number == signal.SIGKILL:
+            self._wake()
 
     def update(self, limits: LimitsPlan, done: Callable[[WallError | None], None]) -> None:
         assert self._plan is not None and self._machine is not None
@@ -290,6 +321,10 @@ class VmWall(Wall):
     def _qmp_event(self, name: str, details: dict[str, Any]) -> None:
         if name == "DEVICE_DELETED" and self._nics is not None:
             self._nics.device_deleted(str(details.get("device", "")))
+
+
+def _ignore(_problem: WallError | None) -> None:
+    """QEMU refuses only when it is about to end, which is heard of by other ways."""
 
 
 def guest_setup(plan: VmPlan, flags: SetupFlag, mounts: list[protocol.GuestMount]) -> Setup:
