@@ -20,7 +20,7 @@ from enisle.contracts import HostMount
 from enisle.drivers.keeper import read_exit_file
 from enisle.errors import EnisleError, NotFound, StartFailed, Unavailable
 from enisle.model.process import ExecSpec
-from enisle.model.resources import Resources
+from enisle.model.resources import Device, Devices, Resources, Ulimit
 from tests.linux.walls import Client, Walls, until, with_connections
 
 
@@ -436,3 +436,75 @@ async def test_200_in_parallel_leave_nothing(walls: Walls) -> None:
     reports = await asyncio.wait_for(asyncio.gather(*(running.wait() for running in walls.running)), 60)
     assert {report.exit_code for report in reports} == {137}
     assert await walls.settled(60) == {}
+
+
+# --- joining others, and what the plan leaves to the kernel ---------------------------------------------------------
+
+
+async def test_joined_namespaces(walls: Walls) -> None:
+    first = await walls.prepare("sh", "-c", "echo shared > /dev/shm/note; sleep 1000", hostname="one")
+    running = await walls.start(first)
+    await until(lambda: Path(f"/proc/{running.pid}/root/dev/shm/note").exists())
+    modes = {"network_mode": "container:x", "pid_mode": "container:x", "ipc_mode": "container:x"}
+    joins = dict.fromkeys(("net", "pid", "ipc"), running.pid)
+    names = "readlink /proc/self/ns/net; readlink /proc/self/ns/pid; readlink /proc/self/ns/ipc"
+    report, output = await walls.run("sh", "-c", f"{names}; cat /dev/shm/note; ps", joins=joins, **modes)
+    lines = output.decode().splitlines()
+    assert report.exit_code == 0, output
+    inside = [os.readlink(f"/proc/{running.pid}/ns/{name}") for name in ("net", "pid", "ipc")]
+    assert lines[:3] == inside
+    assert lines[3] == "shared"
+    assert any("sleep 1000" in line for line in lines[4:])
+    assert (await running.status())["state"] == "running"
+
+
+async def test_the_hosts_namespaces(walls: Walls) -> None:
+    names = ("net", "pid", "ipc", "uts", "cgroup")
+    script = "; ".join(f"readlink /proc/self/ns/{name}" for name in names)
+    modes = {"network_mode": "host", "pid_mode": "host", "ipc_mode": "host", "uts_mode": "host"}
+    _report, output = await walls.run("sh", "-c", script, cgroupns_mode="host", **modes)
+    assert output.decode().split() == [os.readlink(f"/proc/self/ns/{name}") for name in names]
+    _report, output = await walls.run("sh", "-c", script)
+    assert not set(output.decode().split()) & {os.readlink(f"/proc/self/ns/{name}") for name in names}
+
+
+async def test_devices_sysctls_ulimits_and_shm(walls: Walls) -> None:
+    script = (
+        "echo > /dev/mine && echo written; cd /proc/sys; cat kernel/msgmax net/ipv4/ip_unprivileged_port_start;"
+        "ulimit -n; mount | grep /dev/shm; cat /proc/self/oom_score_adj; dd if=/dev/kmsg count=1 2>&1"
+    )
+    _report, output = await walls.run(
+        "sh",
+        "-c",
+        script,
+        devices=Devices(devices=(Device(host_path="/dev/null", path="/dev/mine", access="w"),)),
+        sysctls={"kernel.msgmax": "4242"},
+        ulimits=(Ulimit(name="nofile", soft=77, hard=99),),
+        shm_size_bytes=2 << 20,
+        oom_score_adj=333,
+    )
+    lines = output.decode().splitlines()
+    assert lines[:4] == ["written", "4242", "0", "77"]
+    assert "size=2048k" in lines[4]
+    assert lines[5] == "333"
+    assert "can't open '/dev/kmsg'" in lines[6]
+
+
+async def test_privileged(walls: Walls) -> None:
+    script = "mount -t tmpfs none /tmp && echo mounted; test -w /sys && cat /proc/self/status"
+    _report, output = await walls.run("sh", "-c", script, privileged=True)
+    lines = output.decode().splitlines()
+    assert lines[0] == "mounted"
+    assert "Seccomp:\t0" in lines
+    own = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapBnd"))
+    assert next(line for line in lines if line.startswith("CapEff")).split()[1] == own.split()[1]
+
+
+async def test_no_new_privileges_and_a_profile_of_the_users(walls: Walls) -> None:
+    profile = '{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}'
+    options = ("no-new-privileges", f"seccomp={profile}")
+    _report, output = await walls.run(
+        "sh", "-c", "busybox mkdir /tmp/a; cat /proc/self/status", security_options=options
+    )
+    assert b"Operation not permitted" in output
+    assert b"NoNewPrivs:\t1" in output

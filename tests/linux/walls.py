@@ -23,7 +23,7 @@ from enisle.model.instance import Instance, InstanceSpec
 from enisle.model.process import ExecSpec
 
 _APPLETS = (
-    "sh true false echo cat sleep id env hostname ls mount stat readlink touch dd head seq kill ps trap tty stty nc"
+    "cat dd echo env false grep head hostname id kill ls mount nc ps readlink seq sh sleep stat stty touch true tty"
 )
 
 

@@ -45,9 +45,7 @@ def _kernel_mounts(spec: InstanceSpec) -> list[MountPlan]:
         MountPlan(kind="sysfs", target="/sys", options=kernel),
         MountPlan(kind="cgroup", target="/sys/fs/cgroup", options=[*kernel, "relatime"]),
     ]
-    if spec.ipc_mode != "host":
-        mounts.append(MountPlan(kind="mqueue", target="/dev/mqueue", options=list(_NEVER)))
-    return mounts
+    return [*mounts, MountPlan(kind="mqueue", target="/dev/mqueue", options=list(_NEVER))]
 
 
 def _shared_memory(launch: Launch) -> list[MountPlan]:
@@ -56,10 +54,7 @@ def _shared_memory(launch: Launch) -> list[MountPlan]:
     if spec.ipc_mode == "none":
         return []
     if spec.ipc_mode == "host":
-        return [
-            MountPlan(kind="bind", target=target, source=target, options=["rbind", "rprivate"])
-            for target in ("/dev/shm", "/dev/mqueue")
-        ]
+        return [MountPlan(kind="bind", target="/dev/shm", source="/dev/shm", options=["rbind", "rprivate"])]
     if "ipc" in launch.joins:
         source = f"/proc/{launch.joins['ipc']}/root/dev/shm"
         return [MountPlan(kind="bind", target="/dev/shm", source=source, options=["bind", "rprivate"])]
