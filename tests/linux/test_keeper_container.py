@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -125,6 +127,20 @@ def test_capabilities(box: Host) -> None:
 
 def test_no_new_privileges(box: Host) -> None:
     assert box.shell("grep NoNewPrivs /proc/self/status", no_new_privileges=True)[1].split()[1] == b"1"
+
+
+@pytest.mark.parametrize("user", ["", "user"])
+@pytest.mark.parametrize("no_new_privileges", [False, True])
+def test_filter(box: Host, user: str, no_new_privileges: bool) -> None:
+    """sethostname(2) is refused by the filter, whose installation takes no more rights than the program has."""
+    number = {"x86_64": 170, "aarch64": 161}[os.uname().machine]
+    code = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x00050000 | 95), (0x06, 0, 0, 0x7FFF0000)]
+    program = b64encode(b"".join(struct.pack("HBBI", *instruction) for instruction in code)).decode()
+    options = {"capabilities": ["CHOWN"], "user": user, "no_new_privileges": no_new_privileges, "seccomp_bpf": program}
+    output = lines(box.shell("grep -E 'CapEff|Seccomp:' /proc/self/status; hostname x 2>&1", **options)[1])
+    assert output[0].split()[1] == ("0" * 16 if user else f"{1:016x}")
+    assert output[1].split()[1] == "2"
+    assert "not supported" in output[2]  # EOPNOTSUPP, which nothing but the filter gives
 
 
 def test_descriptors_and_parent(box: Host) -> None:
