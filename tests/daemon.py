@@ -198,4 +198,5 @@ def use_guest_cache(daemon: Daemon) -> None:
     guest = Path(os.environ.get("ENISLE_TEST_GUEST", str(CACHE / "guest")))
     daemon.data_root.mkdir(mode=0o700, parents=True, exist_ok=True)
     if guest.is_dir() and not (daemon.data_root / "guest").exists():
-        shutil.copytree(guest, daemon.data_root / "guest", symlinks=True)
+        ignored = shutil.ignore_patterns("disk-*")  # sparse: a plain copy would take its whole size
+        shutil.copytree(guest, daemon.data_root / "guest", symlinks=True, ignore=ignored)
