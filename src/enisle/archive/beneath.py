@@ -13,9 +13,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from enisle.archive.entry import ArchiveError, shown
-from enisle.linux.syscalls import RESOLVE_BENEATH, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
+from enisle.linux.syscalls import (
+    RESOLVE_BENEATH,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
+    RESOLVE_NO_XDEV,
+    openat2,
+)
 
-DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 IN_ROOT = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 LITERALLY = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS
 _DEEP = 64  # levels of a tree whose descriptors are held while it is removed
@@ -46,7 +52,10 @@ def look(parent: int, name: bytes) -> os.stat_result | None:
 
 
 def remove(parent: int, name: bytes) -> None:
-    """Remove a file or a tree of any depth; a name that is not there is fine."""
+    """Remove a file or a tree of any depth; a name that is not there is fine.
+
+    Never enters what is mounted below: EXDEV then, with all that was found before it gone.
+    """
     try:
         os.unlink(name, dir_fd=parent)
         return
@@ -54,12 +63,17 @@ def remove(parent: int, name: bytes) -> None:
         return
     except (IsADirectoryError, PermissionError):  # EPERM is POSIX's answer for a directory
         pass
-    top = os.open(name, DIRECTORY, dir_fd=parent)
+    top = _open_own(parent, name)
     try:
         _empty(top, top, 0)
     finally:
         os.close(top)
     os.rmdir(name, dir_fd=parent)
+
+
+def _open_own(parent: int, name: bytes) -> int:
+    """A directory to be emptied, unless it belongs to another mount: that could be the host's /dev or a volume."""
+    return openat2(parent, name, os.O_RDONLY | os.O_DIRECTORY, resolve=LITERALLY | RESOLVE_NO_XDEV)
 
 
 def _empty(top: int, fd: int, depth: int) -> None:
@@ -75,7 +89,7 @@ def _empty(top: int, fd: int, depth: int) -> None:
             elif depth >= _DEEP:
                 os.rename(name, b".enisle-deep-%d" % status.st_ino, src_dir_fd=fd, dst_dir_fd=top)
             else:
-                child = os.open(name, DIRECTORY, dir_fd=fd)
+                child = _open_own(fd, name)
                 try:
                     _empty(top, child, depth + 1)
                 finally:

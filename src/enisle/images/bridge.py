@@ -1,4 +1,4 @@
-"""Streams across the border between the event loop and threads, with back-pressure in both directions."""
+"""Streams from the event loop to a thread, with back-pressure."""
 
 from __future__ import annotations
 
@@ -63,50 +63,3 @@ class Inlet:
             self._pieces.put_nowait(None)
         except queue.Full:
             pass
-
-
-class Outlet:
-    """A sink that a thread writes to, and an asynchronous iterator of what it wrote."""
-
-    def __init__(self) -> None:
-        self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._loop = asyncio.get_running_loop()
-        self._slots = threading.Semaphore(_PIECES)
-        self._buffer: list[bytes] = []
-        self._buffered = 0
-        self._closed = False
-
-    def write(self, data: bytes | memoryview, /) -> int:
-        """For the thread. BrokenPipeError once the reader is gone."""
-        self._buffer.append(bytes(data))
-        self._buffered += len(data)
-        if self._buffered >= 1 << 18:
-            self.flush()
-        return len(data)
-
-    def flush(self) -> None:
-        """For the thread: pass on what is buffered."""
-        if self._closed:
-            raise BrokenPipeError("the reader is gone")
-        if self._buffer:
-            self._slots.acquire()
-            self._loop.call_soon_threadsafe(self._pieces.put_nowait, b"".join(self._buffer))
-            self._buffer, self._buffered = [], 0
-
-    def end(self) -> None:
-        """For the thread: nothing more comes."""
-        if not self._closed:
-            self.flush()
-        self._loop.call_soon_threadsafe(self._pieces.put_nowait, None)
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """What was written, until the end."""
-        while (piece := await self._pieces.get()) is not None:
-            self._slots.release()
-            yield piece
-
-    def close(self) -> None:
-        """For the reader: stop the writer at its next write."""
-        self._closed = True
-        for _ in range(_PIECES):
-            self._slots.release()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import bz2
 import io
 import lzma
 import zlib
-from collections.abc import AsyncIterator
 from typing import IO, Protocol, cast
 
 import zstandard
@@ -15,7 +13,6 @@ from isal import igzip, isal_zlib
 
 from enisle.archive.reader import ByteSource
 from enisle.errors import Invalid
-from enisle.images.bridge import Inlet
 
 CHUNK = 1 << 18
 _WINDOW_LIMIT_BYTES = 128 << 20  # the largest window of zstd that is accepted; level 19 needs 8 MiB
@@ -126,28 +123,3 @@ def gzip_compressor() -> Compressor:
     """Fast gzip for layers made here. The header carries no time, so equal layers are equal blobs."""
     compressor: Compressor = isal_zlib.compressobj(2, isal_zlib.DEFLATED, 31)
     return compressor
-
-
-async def decompress_stream(source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The plain bytes of an asynchronous stream, compressed or not. Invalid when it is damaged.
-
-    For request bodies. Works in a thread; memory is bounded by the pieces in flight.
-    """
-    inlet = Inlet()
-    feeding = asyncio.create_task(inlet.feed(source))
-    try:
-        kind, stream = await asyncio.to_thread(peek, inlet)
-        plain = decompressed(kind, stream)
-        while piece := await asyncio.to_thread(_read, plain):
-            yield piece
-        await feeding
-    finally:
-        inlet.close()
-        feeding.cancel()
-
-
-def _read(source: ByteSource) -> bytes:
-    try:
-        return source.read(CHUNK)
-    except BROKEN as error:
-        raise Invalid(f"the compressed stream is damaged: {error}") from error

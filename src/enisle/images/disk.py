@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import sys
 import uuid
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
@@ -14,8 +15,10 @@ from pathlib import Path
 from enisle.contracts import Progress
 from enisle.errors import Internal, NotSupported
 from enisle.images.flights import Flights
+from enisle.images.layers import remove_tree
 from enisle.linux.mounts import mount, set_tree_propagation
 from enisle.linux.namespaces import FLAGS, unshare
+from enisle.linux.syscalls import PR_SET_PDEATHSIG, prctl
 
 _NAME_DIGITS = 64
 _PACKAGES = str(Path(__file__).parents[2])
@@ -51,7 +54,7 @@ class DiskStore:
             raise NotSupported("mkfs.erofs is missing, so images have no disks for VMs.", remedy="Install erofs-utils.")
         path = self.path(image)
         scratch = path.with_suffix(".new")
-        shutil.rmtree(scratch, ignore_errors=True)
+        await asyncio.to_thread(remove_tree, scratch)
         scratch.mkdir(mode=0o700)
         program = _PROGRAM.format(path=_PACKAGES)
         identity = str(uuid.uuid5(uuid.NAMESPACE_OID, image))
@@ -72,7 +75,7 @@ class DiskStore:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-            await asyncio.to_thread(shutil.rmtree, scratch, True)
+            await asyncio.to_thread(remove_tree, scratch)
         return path
 
     def delete(self, image: str) -> int:
@@ -89,7 +92,7 @@ class DiskStore:
             if path in kept:
                 continue
             if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
+                remove_tree(path)
             else:
                 path.unlink()
 
@@ -99,6 +102,7 @@ def build(scratch: str, tool: str, identity: str, *layers: str) -> None:
 
     The mount is gone with the process. A plain bottom directory makes overlayfs apply the marks of a single layer too.
     """
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     unshare(FLAGS["mnt"])
     set_tree_propagation("/", _MS_PRIVATE)
     empty, root = os.path.join(scratch, "empty"), os.path.join(scratch, "root")

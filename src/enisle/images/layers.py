@@ -70,7 +70,7 @@ class LayerStore:
 
     def discard(self, staged: Path) -> None:
         """Remove a staged directory."""
-        _remove_tree(staged)
+        remove_tree(staged)
 
     def delete(self, chain: Digest) -> None:
         """Remove a layer: at once out of sight, then file by file."""
@@ -79,17 +79,18 @@ class LayerStore:
             self.path(chain).rename(doomed)
         except FileNotFoundError:
             return
-        _remove_tree(doomed)
+        remove_tree(doomed)
 
     def sweep(self, keep: Iterable[Digest]) -> None:
         """Remove all layers but these, and whatever was being made or removed."""
         kept = {self.path(chain) for chain in keep}
         for path in [*self._staging.iterdir(), *self._root.iterdir()]:
             if path not in kept:
-                _remove_tree(path)
+                remove_tree(path)
 
 
-def _remove_tree(path: Path) -> None:
+def remove_tree(path: Path) -> None:
+    """Remove a directory of the store, mounts excepted: see :func:`enisle.archive.beneath.remove`."""
     parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         remove(parent, os.fsencode(path.name))

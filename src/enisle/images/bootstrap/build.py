@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ from enisle.images.bootstrap.built import Built
 from enisle.images.bootstrap.busybox import busybox
 from enisle.images.bootstrap.debian import debian
 from enisle.images.bootstrap.recipes import Recipe
+from enisle.images.layers import remove_tree
 
 
 @asynccontextmanager
@@ -27,4 +27,4 @@ async def built(recipe: Recipe, scratch: Path, progress: Progress) -> AsyncItera
             async with debian(recipe.suite, work, progress) as image:
                 yield image
     finally:
-        await asyncio.to_thread(shutil.rmtree, work, True)
+        await asyncio.to_thread(remove_tree, work)

@@ -18,6 +18,9 @@ from enisle.images.platforms import host_platform
 from enisle.model.image import ImageConfig
 
 _CHUNK = 1 << 18
+# With mounts and processes of its own, which end with it, as it does with us: what it mounts must not outlive it.
+_ALONE = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+
 # Documentation in all languages is half of a minimal system; licences have to stay.
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/groff/*")
 _KEPT = ("/usr/share/doc/*/copyright", "/usr/share/locale/locale.alias")
@@ -43,6 +46,7 @@ async def debian(suite: Suite, work: Path, progress: Progress) -> AsyncIterator[
     sources = "\n".join(sources_for(suite, read_sources())) + "\n"
     progress({"status": f"Making debian:{suite.version} from packages", "id": suite.codename})
     process = await asyncio.create_subprocess_exec(
+        *_ALONE,
         *mmdebstrap_arguments(tool, suite),
         stdin=PIPE,
         stdout=PIPE,
@@ -65,7 +69,7 @@ async def debian(suite: Suite, work: Path, progress: Progress) -> AsyncIterator[
         )
     finally:
         if process.returncode is None:
-            process.terminate()  # it unmounts and removes what it made
+            process.kill()  # all it started and mounted ends with it
             await process.wait()
         listening.cancel()
 
