@@ -126,7 +126,8 @@ class Enisle(Engine):
     def daemon(self) -> list[str]:
         (self.root / "enisle.toml").write_text(f'name = "{self.label}"\n')
         if GUEST.is_dir():
-            shutil.copytree(GUEST, self.root / "data" / "guest", symlinks=True)
+            (self.root / "data").mkdir(mode=0o700)
+            command("cp", "-a", "--sparse=always", str(GUEST), str(self.root / "data" / "guest"))
         profiler = ["-m", "cProfile", "-o", str(self.profile)] if self.profile else []
         roots = ["--data-root", str(self.root / "data"), "--run-root", str(self.root / "run")]
         settings = ["--socket", self.api_socket, "--config", str(self.root / "enisle.toml")]

@@ -93,6 +93,7 @@ class _Setup:
         self._join_namespaces()
         rootfs.take_sources(plan.mounts)
         rootfs.mount_root()
+        self._channel.send({"root": True}, [rootfs.root.fd])
         for mount in plan.mounts:
             rootfs.mount(mount, self._mount_cgroup)
         rootfs.ensure_private_mounts()

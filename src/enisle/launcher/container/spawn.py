@@ -51,6 +51,7 @@ class Spawn:
         self._error: WallError | None = None
         self._executing = False
         self.warnings: list[str] = []
+        self.root_fd = -1  # the root file system, where it is a new mount; the caller's to keep
 
     @property
     def channel_fd(self) -> int:
@@ -96,6 +97,8 @@ class Spawn:
         message = json.loads(data)
         if message.get("terminal") and fds and self._master < 0:
             self._master = fds.pop()
+        if message.get("root") and fds and self.root_fd < 0:
+            self.root_fd = fds.pop()
         close_all(fds)
         self.warnings += message.get("warnings", [])
         self._executing = self._executing or bool(message.get("exec"))

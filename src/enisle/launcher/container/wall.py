@@ -50,6 +50,9 @@ class ContainerWall(Wall):
         self._layout = Layout()
         self._session: ContainerSession | None = None
         self._init_pidfd = -1
+        # Its root_fd is never closed: the last reference to an overlay writes out the whole file system below it. So
+        # that goes with this keeper, and neither the program's end nor the report of it wait for the disk.
+        self._first: Spawn | None = None
         self._own_pidns = -1
         self._nics: dict[str, NicPlan] = {}
         self._root_fd = -1
@@ -65,6 +68,7 @@ class ContainerWall(Wall):
             raise WallError("not_supported", "user namespaces are not available for containers yet", 128)
         process = parsed.process
         spawn = Spawn(self._loop, events, terminal=process.terminal, stdin=process.stdin, done=self._started(done))
+        self._first = spawn
         try:
             self._spawn_first(parsed, spawn)
         except WallError as error:
