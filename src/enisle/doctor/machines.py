@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from enisle.contracts import HostCapability
 
 _KVM_GET_API_VERSION = 0xAE00
 _KVM_API = 12
+_NO_KVM = (
+    "VMs run, slower, under TCG. For KVM: turn on virtualization in the firmware (in a VM: nested virtualization)."
+)
 _VIRTIOFSD = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd")
 
 
 def probe(data_root: Path) -> list[HostCapability]:
     """``data_root`` is where the guest's kernel is looked for."""
     return [
-        kvm(),
+        kvm(verdict=kvm_verdict(data_root / "guest")),
         qemu(),
         virtiofsd(),
         _tool("mkfs.erofs", package="erofs-utils", use="image disks of VMs", wall="vm"),
@@ -29,17 +34,22 @@ def probe(data_root: Path) -> list[HostCapability]:
     ]
 
 
-def kvm(device: str = "/dev/kvm") -> HostCapability:
-    """Whether /dev/kvm speaks KVM. Whether it boots a kernel is proven by the daemon before it first uses it."""
+def kvm(device: str = "/dev/kvm", *, verdict: dict[str, Any] | None = None) -> HostCapability:
+    """Whether /dev/kvm speaks KVM and, as the daemon's ``verdict`` says if there is one, boots a kernel."""
     reason = _kvm_reason(device)
-    return HostCapability(
-        name="kvm",
-        ok=not reason,
-        detail=reason or f"{device} opens; proven by booting a guest before first use",
-        remedy="VMs run, slower, under TCG. For KVM: turn on virtualization in the firmware (nested, in a VM)."
-        if reason
-        else "",
-    )
+    if not reason and verdict is not None and not verdict.get("works"):
+        reason = f"{device} opens, but {verdict.get('why') or 'it could not boot a guest'}"
+    detail = f"{device} opens and has booted a guest" if verdict else f"{device} opens; proven before its first use"
+    return HostCapability(name="kvm", ok=not reason, detail=reason or detail, remedy=_NO_KVM if reason else "")
+
+
+def kvm_verdict(directory: Path) -> dict[str, Any] | None:
+    """What the daemon found when it tried; None when it has not yet."""
+    try:
+        verdict = json.loads((directory / "kvm.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return verdict if isinstance(verdict, dict) else None
 
 
 def _kvm_reason(device: str) -> str:
@@ -82,12 +92,13 @@ def virtiofsd() -> HostCapability:
 
 def guest(directory: Path) -> HostCapability:
     """Whether the guest's kernel has been fetched."""
-    kernels = sorted(directory.glob("*kernel*")) + sorted(directory.glob("vmlinu*")) if directory.is_dir() else []
+    current = directory / "current"
+    there = current.exists()
     return HostCapability(
         name="guest kernel",
-        ok=bool(kernels),
-        detail=str(kernels[0]) if kernels else f"none in {directory}",
-        remedy="" if kernels else f"Fetch it: python -m enisle.guest.build --output {directory}",
+        ok=there,
+        detail=current.resolve().name if there else f"none in {directory}",
+        remedy="" if there else f"Fetch it: python -m enisle.guest.build --output {directory}",
         wall="vm",
     )
 

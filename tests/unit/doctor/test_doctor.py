@@ -55,6 +55,16 @@ def test_kvm_that_does_not_answer(tmp_path: Path) -> None:
     assert not machines.kvm(str(tmp_path / "gone")).ok
 
 
+def test_what_the_daemon_has_tried_counts(tmp_path: Path) -> None:
+    assert machines.kvm_verdict(tmp_path) is None
+    (tmp_path / "kvm.json").write_text('{"works": false, "why": "a guest under KVM did not boot within 8 s"}')
+    assert machines.kvm_verdict(tmp_path) == {"works": False, "why": "a guest under KVM did not boot within 8 s"}
+    assert not machines.guest(tmp_path).ok
+    (tmp_path / "6.1-x").mkdir()
+    (tmp_path / "current").symlink_to("6.1-x")
+    assert machines.guest(tmp_path).detail == "6.1-x"
+
+
 def test_file_systems_are_found_by_their_longest_mount_point() -> None:
     info = "1 0 0:1 / / rw - ext4 /dev/a rw\n2 1 0:2 / /var rw - xfs /dev/b rw\n3 1 0:3 / /va rw - tmpfs t rw\n"
     assert storage.file_system("/var/lib", info) == "xfs"
