@@ -44,11 +44,12 @@ def rows() -> list[tuple[str, Row, Measure]]:
             Row("API create+start+wait+remove, bridge", aim=30),
             lambda engine, count: measures.api_life(engine, count, "bridge"),
         ),
+        ("cpu", Row("CPU of the engine for that, no network"), measures.cpu_per_life),
         ("exec", Row("exec true", aim_ratio=0.3), measures.exec_client),
         ("api-exec", Row("API exec true", aim_ratio=0.3), measures.exec_api),
         (
             "memory",
-            Row("memory beside each idle container (PSS)", unit="KiB", aim=3 * 1024),
+            Row("memory beside each of 20 idle containers (PSS)", unit="KiB", aim=3 * 1024),
             measures.memory_per_container,
         ),
     ]
@@ -62,9 +63,13 @@ def measure(engine: Engine, table: list[tuple[str, Row, Measure]], options: argp
         try:
             row.samples[engine.name] = take(engine, options.count)
         except (RuntimeError, OSError) as error:
-            print(f"  {engine.name}: {row.title}: {str(error).strip()[-400:]}", file=sys.stderr)
+            _say(f"{engine.name}: {row.title}: {str(error).strip()[-400:]}")
             continue
-        print(f"  {engine.name}: {row.title}: {row.median(engine.name):.2f} {row.unit}", file=sys.stderr)
+        _say(f"{engine.name}: {row.title}: {row.median(engine.name):.2f} {row.unit}")
+
+
+def _say(text: str) -> None:
+    print(f"  {text}", file=sys.stderr, flush=True)
 
 
 def storm(engine: Engine, found: dict[str, Row]) -> None:
@@ -74,7 +79,7 @@ def storm(engine: Engine, found: dict[str, Row]) -> None:
             title = f"{STORM_CONTAINERS} containers: {phase}"
             found.setdefault(phase, Row(title, unit="s")).samples[engine.name] = [seconds]
     except (RuntimeError, OSError) as error:
-        print(f"  {engine.name}: storm: {str(error).strip()[-400:]}", file=sys.stderr)
+        _say(f"{engine.name}: storm: {str(error).strip()[-400:]}")
 
 
 def compare(options: argparse.Namespace, archive: Path, scratch: Path) -> str:
@@ -97,7 +102,7 @@ def compare(options: argparse.Namespace, archive: Path, scratch: Path) -> str:
             if isinstance(engine, Enisle) and "vm" not in options.skip:
                 vm.samples[name] = measures.vm_first_output(engine, max(options.count // 2, 5))
         except (RuntimeError, OSError) as error:
-            print(f"  {name}: {error}", file=sys.stderr)
+            _say(f"{name}: {error}")
         finally:
             engine.stop()
     load = max(before, os.getloadavg()[1] - 1)  # our own work adds about one

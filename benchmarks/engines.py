@@ -47,6 +47,18 @@ class Engine(ABC):
         self.api_socket = str(self.root / "api.sock")
         self.client_env = {}
         self._process: subprocess.Popen[bytes] | None = None
+        hierarchy = Path("/sys/fs/cgroup/cpuacct")
+        self._account = (hierarchy if hierarchy.is_dir() else hierarchy.parent) / f"bench-{self.name}-{os.getpid()}"
+
+    def cpu_ms(self) -> float:
+        """CPU time that the engine and all its helpers have used, without what runs inside the containers."""
+        with suppress(FileNotFoundError):
+            return int((self._account / "cpuacct.usage").read_text()) / 1e6
+        return int((self._account / "cpu.stat").read_text().split()[1]) / 1e3
+
+    def leftovers(self) -> list[str]:
+        """What is still on the host of containers that are gone; nothing where we do not know where to look."""
+        return []
 
     @abstractmethod
     def daemon(self) -> list[str]:
@@ -57,7 +69,8 @@ class Engine(ABC):
 
     def start(self, archive: Path) -> None:
         """Start it and load the image."""
-        script = 'ip link set lo up; exec "$@"'
+        self._account.mkdir()
+        script = f'echo $$ > {self._account}/cgroup.procs; ip link set lo up; exec "$@"'
         with open(self.root / "daemon.log", "wb") as log:
             self._process = subprocess.Popen(
                 [*_IN_NAMESPACE, "sh", "-c", script, "sh", *self.daemon()],
@@ -100,6 +113,11 @@ class Engine(ABC):
                 self._process.kill()
                 self._process.wait()
         self._clean()
+        for pid in (self._account / "cgroup.procs").read_text().split() if self._account.is_dir() else ():
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        with suppress(OSError, TimeoutError):
+            _remove_soon(self._account)
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _clean(self) -> None:
@@ -108,6 +126,18 @@ class Engine(ABC):
             where = line.split()[1]
             if where.startswith(f"{self.root}/"):
                 command("umount", "-l", where, check=False)
+
+
+def _remove_soon(group: Path) -> None:
+    """Remove a cgroup whose processes are about to end. TimeoutError when they do not."""
+    deadline = time.monotonic() + 10
+    while group.is_dir():
+        with suppress(OSError):
+            group.rmdir()
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError(str(group))
+        time.sleep(0.01)
 
 
 class Enisle(Engine):
@@ -135,6 +165,18 @@ class Enisle(Engine):
 
     def version(self) -> str:
         return str(Api(self.api_socket).call("GET", "/version")["Version"])
+
+    def leftovers(self) -> list[str]:
+        left = [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/{self.label}/*/")]
+        left += [str(path) for path in Path("/sys/fs/cgroup").glob(f"{self.label}/*/")]
+        left += [str(path) for path in (self.root / "run" / "instances").glob("*")]
+        left += [str(path) for path in (self.root / "data" / "instances").glob("*")]
+        left += [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(self.root) in line]
+        left += command(*self._inside(), "ip", "-o", "link", "show", "type", "veth").splitlines()
+        return left
+
+    def _inside(self) -> list[str]:
+        return ["nsenter", f"--net=/proc/{self.pid}/ns/net", "--"]
 
     @property
     def pid(self) -> int:
