@@ -18,8 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
-from enisle.wire.plans import to_json  # noqa: E402
 from tests.linux.keepers import Host, host  # noqa: E402
+
+from enisle.wire.plans import to_json  # noqa: E402
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=100)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory, host(Path(directory)) as made:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory, host(Path(directory)) as made:
         measure_lives(made, arguments.runs)
         measure_execs(made, arguments.runs)
         measure_memory(made)
