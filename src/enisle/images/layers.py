@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -15,6 +16,7 @@ from enisle.archive.pack import read_xattrs
 from enisle.contracts import layer_digest
 from enisle.model.ids import Digest
 
+_log = logging.getLogger(__name__)
 _NAME_DIGITS = 26  # 104 bits. Short, because all names of an image have to fit into one page of mount options
 _RESERVED_BYTES = 64 << 20  # left free for records, logs and whatever removal needs
 
@@ -85,8 +87,12 @@ class LayerStore:
         """Remove all layers but these, and whatever was being made or removed."""
         kept = {self.path(chain) for chain in keep}
         for path in [*self._staging.iterdir(), *self._root.iterdir()]:
-            if path not in kept:
+            if path in kept:
+                continue
+            try:
                 remove_tree(path)
+            except OSError as error:  # rubbish on the disk is no reason not to start
+                _log.warning("%s cannot be removed: %s", path, error)
 
 
 def remove_tree(path: Path) -> None:
