@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code. Never raises for what a user can cause."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "ENISLE_DEBUG" in os.environ
+    _never_fail_to_print()
     try:
         options, rest = parse(GLOBAL_FLAGS, words, interspersed=False)
         debug = debug or options.debug
@@ -121,6 +123,13 @@ def _own_words(command: Command, words: list[str]) -> list[str]:
 
 def _has_short(command: Command, letter: str) -> bool:
     return any(flag.short == letter for flag in command.flags)
+
+
+def _never_fail_to_print() -> None:
+    """A locale without … or ✓, or a name that is no UTF-8, costs a character, not the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _flush() -> None:

@@ -70,19 +70,28 @@ class Request(Generic[T]):
         self.parse = parse
         self.native = native
         if json_body is not None:
-            self.body = json.dumps(json_body, separators=(",", ":")).encode()
+            self.body = _encoded(json_body)
             self.headers["Content-Type"] = "application/json"
 
     def target(self, version: str = API_VERSION) -> str:
         """The request target: prefix, path and query string."""
         pairs = [(name, text) for name, value in self.query.items() for text in _query_values(value)]
         prefix = "" if self.native else f"/v{version}"
-        return prefix + self.path + ("?" + urlencode(pairs) if pairs else "")
+        return prefix + self.path + ("?" + urlencode(pairs, errors="surrogateescape") if pairs else "")
 
     def with_hijack(self) -> Request[T]:
         """The same request, asking to keep the bare connection after the head."""
         self.headers |= {"Connection": "Upgrade", "Upgrade": "tcp"}
         return self
+
+
+def _encoded(value: Any) -> bytes:
+    """JSON in UTF-8. Raises Invalid for text that is none (a file name in another encoding, say)."""
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        near = error.object[max(error.start - 20, 0) : error.end + 20].encode("utf-8", "surrogateescape")
+        raise errors.Invalid(f"{near!r} is not UTF-8, and the API carries no other text.") from error
 
 
 def _query_values(value: Any) -> list[str]:
@@ -102,14 +111,14 @@ def segment(text: str) -> str:
     text = text.removeprefix("/")
     if not text:
         raise errors.Invalid("An empty name was given.")
-    return quote(text, safe=":@._-~+")
+    return quote(text, safe=":@._-~+", errors="surrogateescape")
 
 
 def image_segment(text: str) -> str:
     """An image's name as part of a path: its slashes stay, as Docker's routes want them."""
     if not text or text.startswith("/") or "/../" in f"/{text}/":
         raise errors.Invalid(f"invalid reference format: {text!r}")
-    return quote(text, safe="/:@._-~+")
+    return quote(text, safe="/:@._-~+", errors="surrogateescape")
 
 
 _BY_STATUS: dict[int, type[errors.EnisleError]] = {

@@ -68,3 +68,10 @@ def test_names_cannot_leave_their_place_in_the_path() -> None:
 )
 def test_references_are_split(reference: str, parts: tuple[str, str]) -> None:
     assert split_reference(reference) == parts
+
+
+def test_text_that_is_no_utf8_is_refused_in_bodies_and_kept_in_paths() -> None:
+    with pytest.raises(errors.Invalid, match="not UTF-8"):
+        instances.create({"Cmd": ["a\udcffb"]})
+    assert instances.stat("x", "/a\udcff").target().endswith("path=%2Fa%FF")
+    assert instances.create({"Cmd": ["é"]}).body == '{"Cmd":["é"]}'.encode()
