@@ -34,7 +34,7 @@ _CLEAN = (
 _SETTLE = (
     'printf "#!/bin/sh\\nexit 101\\n" > "$1"/usr/sbin/policy-rc.d && chmod 755 "$1"/usr/sbin/policy-rc.d && '
     'printf \'Apt::AutoRemove::SuggestsImportant "false";\\nAcquire::Languages "none";\\n\' '
-    '> "$1"/etc/apt/apt.conf.d/docker-like'
+    '> "$1"/etc/apt/apt.conf.d/90minimal'
 )
 
 
@@ -108,7 +108,7 @@ async def _listen(process: Process, said: list[str], progress: Progress, name: s
         if text.startswith(("E:", "W:", "I:")):
             said.append(text)
             del said[:-20]
-        if text.startswith("I: "):
+        if text.startswith("I: ") and "-hook" not in text:
             progress({"status": text[3:].rstrip("."), "id": name})
 
 
