@@ -90,8 +90,9 @@ def _encoded(value: Any) -> bytes:
     try:
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        near = error.object[max(error.start - 20, 0) : error.end + 20].encode("utf-8", "surrogateescape")
-        raise errors.Invalid(f"{near!r} is not UTF-8, and the API carries no other text.") from error
+        start = error.object.rfind('"', 0, error.start) + 1
+        word = error.object[start : error.object.find('"', error.start)].encode("utf-8", "surrogateescape")
+        raise errors.Invalid(f"{word!r} is not UTF-8, and the API carries no other text.") from error
 
 
 def _query_values(value: Any) -> list[str]:
