@@ -198,6 +198,8 @@ def test_attach_reads_what_comes(wall: Wall) -> None:
 def test_stop_kill_restart_pause(wall: Wall) -> None:
     docker = wall.daemon.docker
     name = wall.start("life", command=("sh", "-c", "trap 'exit 5' TERM; echo up; while :; do sleep 0.1; done"))
+    while "up" not in docker("logs", name).stdout:  # before its trap a process 1 ignores SIGTERM
+        time.sleep(0.05)
     docker("pause", name)
     assert wall.inspect(name, "{{.State.Status}}") == "paused"
     docker("unpause", name)
