@@ -101,6 +101,7 @@ def _make(directory: Path, *, refresh: bool) -> Guest:
     os.symlink(version, link)
     os.rename(link, directory / _CURRENT)
     _remove_debris(directory)
+    _remove_former(directory, version)
     return _guest(directory, version)
 
 
@@ -142,12 +143,18 @@ def _suffix() -> str:
 
 def _remove_debris(directory: Path) -> None:
     """What builds that were killed have left; the caller holds the lock."""
-    for pattern in ("new-*", "old-*", "package-*"):
-        for path in directory.glob(pattern):
-            if path.is_symlink():
-                path.unlink()
-            else:
-                shutil.rmtree(path, ignore_errors=True)
+    for path in [each for pattern in ("new-link-*", "old-*", "package-*", "new-*") for each in directory.glob(pattern)]:
+        if path.is_symlink() or path.is_file():
+            path.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_former(directory: Path, version: str) -> None:
+    """Guests of earlier versions: what still runs from them holds descriptors, not names."""
+    for path in directory.glob("*/vmlinux"):
+        if path.parent.name not in (version, _CURRENT):
+            shutil.rmtree(path.parent, ignore_errors=True)
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def _template(directory: Path, size: int) -> Path:
     if path.exists():
         return path
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix="new-disk-", dir=directory)
+    handle, name = tempfile.mkstemp(prefix="making-disk-", dir=directory)
     try:
         os.ftruncate(handle, size)
         os.close(handle)

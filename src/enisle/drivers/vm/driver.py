@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from enisle.contracts import Launch
+from enisle.contracts import Files, Launch, Running
 from enisle.drivers.base import KeeperDriver
 from enisle.drivers.container.facts import HostFacts, read_facts
+from enisle.drivers.files import KeeperFiles
 from enisle.drivers.launcher import LauncherClient
 from enisle.drivers.limits import limits_plan, read_limit_facts
 from enisle.drivers.vm import check, disk, kvm, plan
+from enisle.drivers.vm.helpers import Helpers
 from enisle.errors import NotSupported
 from enisle.guest import build
 from enisle.model.instance import Instance, InstanceSpec
 from enisle.model.process import ExecSpec
 from enisle.wire.plans import LimitsPlan, ProcessPlan, VmPlan
 
+_FILES_GRACE_S = 10.0
 _QEMU = "/usr/bin/qemu-system-x86_64"
 _VIRTIOFSD = ("/usr/libexec/virtiofsd", "/usr/lib/virtiofsd", "/usr/lib/qemu/virtiofsd")
 
@@ -46,6 +51,7 @@ class VmDriver(KeeperDriver):
         self._facts = facts or read_facts(read_limit_facts())
         self._guest_directory = data_root / "guest"
         self._accelerator = accelerator
+        self._helpers = Helpers(self._stop_files_keeper)
         self._machine: plan.Machine | None = None
         self._making = asyncio.Lock()
 
@@ -74,6 +80,27 @@ class VmDriver(KeeperDriver):
     async def before_start(self, launch: Launch) -> None:
         await self.warm_up()
         await self.prepare(launch)
+
+    @asynccontextmanager
+    async def files(self, launch: Launch, running: Running | None) -> AsyncIterator[Files]:
+        if running is not None:
+            async with super().files(launch, running) as files:
+                yield files
+            return
+        async with self._helpers.use(launch.instance.id, lambda: self._open_files_keeper(launch)) as channel:
+            session = KeeperFiles(channel)
+            try:
+                yield session
+            finally:
+                await session.close()
+
+    async def _end_files_sessions(self, instance_id: str) -> None:
+        await self._helpers.wait_idle(instance_id, _FILES_GRACE_S)
+        await self._helpers.retire(instance_id)
+
+    async def destroy(self, directory: Path) -> None:
+        await self._helpers.retire(directory.name)
+        await super().destroy(directory)
 
     async def disk_usage(self, directory: Path) -> int:
         return disk.used_bytes(directory / plan.DISK_FILE)

@@ -54,7 +54,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _write(path: Path, values: dict[str, Any]) -> None:
     with suppress(OSError):
-        handle, name = tempfile.mkstemp(prefix="new-kvm-", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix="making-kvm-", dir=path.parent)
         with open(handle, "w", encoding="utf-8") as target:
             json.dump(values, target)
         os.rename(name, path)
@@ -110,7 +110,7 @@ def _verdict(process: subprocess.Popen[bytes], ours: socket.socket) -> tuple[boo
 def _command(qemu: str, kernel: int, initramfs: int, agent: int) -> list[str]:
     words = [qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
     words += ["-machine", "q35,usb=off,vmport=off,smm=off,sata=off,smbus=off,i8042=off,graphics=off"]
-    words += ["-accel", "kvm", "-cpu", "host", "-m", "256M", "-kernel", f"/dev/fd/{kernel}"]
+    words += ["-accel", "kvm", "-cpu", "host", "-m", "256M", "-bios", "qboot.rom", "-kernel", f"/dev/fd/{kernel}"]
     words += ["-initrd", f"/dev/fd/{initramfs}", "-append", "console=none quiet panic=-1"]
     words += ["-chardev", f"socket,id=agent,fd={agent}", "-device", "virtio-serial-pci"]
     return [*words, "-device", "virtserialport,chardev=agent,name=enisle,nr=1"]
