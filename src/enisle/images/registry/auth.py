@@ -6,6 +6,7 @@ import asyncio
 import base64
 import time
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import aiohttp
@@ -82,23 +83,8 @@ class Authenticator:
         return f"Bearer {token}"
 
     async def _ask(self, realm: URL, service: str, scopes: Sequence[str]) -> dict[str, Any]:
-        trusted = realm_gets_credentials(self._registry, realm)
-        if self._auth and self._auth.identity_token and trusted:
-            form = {
-                "grant_type": "refresh_token",
-                "service": service,
-                "client_id": "enisle",
-                "scope": " ".join(scopes),
-                "refresh_token": self._auth.identity_token,
-            }
-            request = self._session.post(realm, data=form, allow_redirects=False)
-        else:
-            query = [("service", service)] if service else []
-            query += [("scope", scope) for scope in scopes]
-            headers = {"Authorization": self._basic_header()} if self._has_password() and trusted else {}
-            request = self._session.get(realm.update_query(query), headers=headers, allow_redirects=False)
         try:
-            async with request as response:
+            async with self._token_request(realm, service, scopes) as response:
                 body = await response.content.read(_TOKEN_LIMIT_BYTES)
                 status = response.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -108,3 +94,22 @@ class Authenticator:
         if status != 200:
             raise Unavailable(f"token service {realm.host}: it answered with status {status}")
         return parse_object(body, f"answer of token service {realm.host}")
+
+    def _token_request(
+        self, realm: URL, service: str, scopes: Sequence[str]
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """With the credentials, if the token service may have them; else as nobody."""
+        trusted = realm_gets_credentials(self._registry, realm)
+        if self._auth and self._auth.identity_token and trusted:
+            form = {
+                "grant_type": "refresh_token",
+                "service": service,
+                "client_id": "enisle",
+                "scope": " ".join(scopes),
+                "refresh_token": self._auth.identity_token,
+            }
+            return self._session.post(realm, data=form, allow_redirects=False)
+        query = [("service", service)] if service else []
+        query += [("scope", scope) for scope in scopes]
+        headers = {"Authorization": self._basic_header()} if self._has_password() and trusted else {}
+        return self._session.get(realm.update_query(query), headers=headers, allow_redirects=False)
