@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from enisle.daemon import config as configuration
 from enisle.daemon.listening import bind
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = configuration.load(words)
         _set_up_log(config)
         with held(config.data_root, "data root", 0o700), held(config.run_root, "run root", 0o711):
-            return _run(config)
+            _run(config)
     except EnisleError as error:
         sys.stderr.write(f"enisled: {error}\n")
         return 1
@@ -55,16 +56,18 @@ def _set_up_log(config: Config) -> None:
 
 
 def _stderr_is_journal() -> bool:
-    import os
-
     return "JOURNAL_STREAM" in os.environ
 
 
-def _run(config: Config) -> int:
+def _run(config: Config) -> NoReturn:
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop, debug=False) as runner:
-        return runner.run(_serve(config))
+        code = runner.run(_serve(config))
+        logging.shutdown()
+        # Everything is closed. Threads that still fetch or wait (a guest kernel on its way) are not waited for: what
+        # they leave behind is removed by whoever does the same work next.
+        os._exit(code)
 
 
 async def _serve(config: Config) -> int:

@@ -12,6 +12,7 @@ import socket
 import stat
 import subprocess
 import tempfile
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,35 @@ async def works(directory: Path, guest: Guest, qemu: str) -> tuple[bool, str]:
     known = _read(directory / _FILE)
     if known.get("key") == key:
         return bool(known.get("works")), str(known.get("why", ""))
-    works, why = await asyncio.to_thread(_try, guest, qemu)
+    trial = _Trial()
+    try:
+        works, why = await asyncio.to_thread(_try, guest, qemu, trial)
+    except asyncio.CancelledError:
+        trial.give_up()  # a thread cannot be cancelled; without its QEMU it ends
+        raise
     _write(directory / _FILE, {"key": key, "works": works, "why": why})
     return works, why
+
+
+class _Trial:
+    """The QEMU of one trial, so that it can be ended from another thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._given_up = False
+
+    def began(self, process: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            self._process = process
+            if self._given_up:
+                process.kill()
+
+    def give_up(self) -> None:
+        with self._lock:
+            self._given_up = True
+            if self._process is not None:
+                self._process.kill()
 
 
 def _key(guest: Guest, qemu: str) -> str:
@@ -60,7 +87,7 @@ def _write(path: Path, values: dict[str, Any]) -> None:
         os.rename(name, path)
 
 
-def _try(guest: Guest, qemu: str) -> tuple[bool, str]:
+def _try(guest: Guest, qemu: str, trial: _Trial) -> tuple[bool, str]:
     try:
         status = os.stat(_DEVICE)
     except OSError:
@@ -86,6 +113,7 @@ def _try(guest: Guest, qemu: str) -> tuple[bool, str]:
         theirs.close()
         os.close(kernel)
         os.close(initramfs)
+    trial.began(process)
     with ours:
         return _verdict(process, ours)
 
