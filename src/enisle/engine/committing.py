@@ -13,7 +13,7 @@ from enisle.errors import Conflict
 from enisle.formats.changes import apply_changes
 from enisle.model.ids import ImageId
 from enisle.model.image import ImageConfig
-from enisle.model.instance import Instance, InstanceSpec, Status
+from enisle.model.instance import InstanceSpec, Status
 
 
 async def commit(
@@ -69,8 +69,3 @@ def config_of(spec: InstanceSpec) -> ImageConfig:
         on_build=spec.on_build,
         shell=spec.shell,
     )
-
-
-def instance_config(record: Instance) -> ImageConfig:
-    """As ``config_of``, for who has the record."""
-    return config_of(record.spec)
