@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from enisle.errors import Internal, Invalid
+from enisle.errors import EnisleError, Exhausted, Internal, Invalid
 from enisle.formats.json_document import SIZE_LIMIT_BYTES
 from enisle.linux.syncfs import syncfs
 from enisle.model.ids import Digest, digest, is_digest
@@ -65,8 +67,9 @@ class ContentStore:
         blob = digest_of(data)
         if not self.has(blob, len(data)):
             path = self.temporary()
-            path.write_bytes(data)
-            self.adopt(path, blob)
+            with storage_errors():
+                path.write_bytes(data)
+                self.adopt(path, blob)
         return blob
 
     def partial(self, blob: Digest) -> Path:
@@ -111,13 +114,32 @@ class ContentStore:
 
     def sync(self) -> None:
         """Put everything written so far on the disk, layers included: they share its file system."""
-        fd = os.open(self._blobs, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            syncfs(fd)
-        finally:
-            os.close(fd)
+        with storage_errors():
+            fd = os.open(self._blobs, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                syncfs(fd)
+            finally:
+                os.close(fd)
 
 
 def digest_of(data: bytes) -> Digest:
     """The digest of bytes in hand."""
     return Digest("sha256:" + hashlib.sha256(data).hexdigest())
+
+
+def storage_error(error: OSError) -> EnisleError:
+    """A failure of the store's own disk."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Exhausted(
+            "the image store is full: no space left on device.", remedy="Remove images or enlarge the disk."
+        )
+    return Internal(f"the image store cannot be written: {error}")
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Failures of the disk become errors of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error) from error

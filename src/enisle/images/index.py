@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from enisle.errors import Internal
+from enisle.images.content import storage_errors
 from enisle.model.ids import Digest, ImageId
 
 GENERATION = 1
@@ -99,7 +100,8 @@ class Index:
                 images.pop(gone, None)
             names = {reference: image for reference, image in names.items() if image in images}
             document = _Document(images=images, names=names)
-            await asyncio.to_thread(_write, self._path, document)
+            with storage_errors():
+                await asyncio.to_thread(_write, self._path, document)
             self._document = document
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,10 +11,9 @@ from io import FileIO
 from pathlib import Path
 
 from enisle.contracts import Progress
-from enisle.errors import EnisleError, Exhausted, Internal
 from enisle.formats.oci import OCI_LAYER
 from enisle.formats.oci_config import next_chain
-from enisle.images.content import ContentStore
+from enisle.images.content import ContentStore, storage_errors
 from enisle.images.flights import Flights
 from enisle.images.index import Index, LayerRecord
 from enisle.images.layer_job import LayerJob, LayerResult, write_all
@@ -109,7 +107,8 @@ async def ingest_file(
     try:
         await below_ready()
         if staged is not None:
-            await asyncio.to_thread(parts.layers.commit, staged, chain, result.made, wanted.below)
+            with storage_errors():
+                await asyncio.to_thread(parts.layers.commit, staged, chain, result.made, wanted.below)
     except BaseException:
         if stored != source:
             stored.unlink(missing_ok=True)
@@ -139,7 +138,8 @@ async def _run(
     *,
     unpack: bool,
 ) -> tuple[LayerResult, Path | None, Path]:
-    staged = parts.layers.stage() if unpack else None
+    with storage_errors():
+        staged = parts.layers.stage() if unpack else None
     compressed = parts.content.temporary()
     job = LayerJob(
         store="" if wanted.digest else str(compressed),
@@ -173,19 +173,8 @@ async def spool(source: AsyncIterator[bytes], path: Path) -> None:
 
 
 def _append(file: FileIO, data: bytes) -> None:
-    try:
+    with storage_errors():
         write_all(file.fileno(), data)
-    except OSError as error:
-        raise storage_error(error) from error
-
-
-def storage_error(error: OSError) -> EnisleError:
-    """A failure of the store's own disk."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Exhausted(
-            "the image store is full: no space left on device.", remedy="Remove images or enlarge the disk."
-        )
-    return Internal(f"the image store cannot be written: {error}")
 
 
 def layer_progress(progress: Progress, layer_id: str, status: str, total: int) -> Callable[[int], None]:

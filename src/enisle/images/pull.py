@@ -13,8 +13,9 @@ from enisle.formats.oci import Index as ImageIndex
 from enisle.formats.oci import Manifest, check_layer, parse_manifest
 from enisle.formats.oci_config import ImageDocument, chain_ids, parse_config
 from enisle.formats.reference import Reference
+from enisle.images.content import storage_error
 from enisle.images.index import ImageRecord, LayerRecord, now_ns
-from enisle.images.ingest import Parts, Wanted, below, ingest_file, layer_progress, short, storage_error
+from enisle.images.ingest import Parts, Wanted, below, ingest_file, layer_progress, short
 from enisle.images.platforms import choose, fits, shown
 from enisle.images.registry.client import Document, Repository
 from enisle.images.registry.endpoints import RegistrySettings, host_of

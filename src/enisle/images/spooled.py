@@ -10,8 +10,7 @@ from enisle.archive.reader import ByteSource, TarReader
 from enisle.errors import Invalid
 from enisle.formats.json_document import SIZE_LIMIT_BYTES
 from enisle.images.compression import BROKEN, decompressed, peek
-from enisle.images.content import ContentStore
-from enisle.images.ingest import storage_error
+from enisle.images.content import ContentStore, storage_errors
 
 _MEMBERS_LIMIT = 20_000
 _LINKS_LIMIT = 8
@@ -43,8 +42,8 @@ class Spooled:
         except ArchiveError as error:
             raise Invalid(f"the image archive cannot be read: {error}") from error
         except OSError as error:
-            if error.errno is not None:
-                raise storage_error(error) from error
+            if error.errno is not None:  # the sender's, not the archive's
+                raise
             raise Invalid(f"the image archive is damaged: {error}") from error
         except BROKEN as error:
             raise Invalid(f"the image archive is damaged: {error}") from error
@@ -62,7 +61,8 @@ class Spooled:
             path = self._files.setdefault(name, self._content.temporary())
             with path.open("wb") as file:
                 for _, piece in reader.data():
-                    file.write(piece)
+                    with storage_errors():
+                        file.write(piece)
 
     def find(self, name: str) -> Path | None:
         """The file under a name of the archive, links followed; None if there is none (or it was taken)."""
