@@ -30,11 +30,12 @@ from enisle.images.platforms import fits, host_platform, shown
 from enisle.images.pull import Puller
 from enisle.images.push import Pusher
 from enisle.images.registry.endpoints import RegistrySettings
+from enisle.images.registry.questions import check_login, look_up
 from enisle.images.removal import Remover
 from enisle.images.save import choose_images, saved
 from enisle.images.workers import Workers
 from enisle.model.ids import ImageId
-from enisle.model.image import HistoryEntry, Image, ImageConfig, Platform
+from enisle.model.image import Descriptor, HistoryEntry, Image, ImageConfig, Platform
 
 
 class LocalImageStore:
@@ -47,6 +48,7 @@ class LocalImageStore:
         self._lock_fd = lock_fd
         content, layers = ContentStore(root), LayerStore(root)
         self._root = root
+        self._settings = settings
         self._settings = settings
         self._parts = Parts(
             content=content,
@@ -175,6 +177,14 @@ class LocalImageStore:
             if image is None:
                 raise NotFound(f"An image does not exist locally with the tag: {name.familiar_name}")
             await self._pusher.push(one, self._record(image), auth=auth, progress=progress)
+
+    async def login(self, auth: RegistryAuth) -> None:
+        """Unauthenticated unless the registry at ``auth.server`` takes these credentials."""
+        await check_login(self._settings, auth)
+
+    async def distribution(self, reference: str, *, auth: RegistryAuth | None) -> tuple[Descriptor, list[Platform]]:
+        """What the registry has under a name, and for which platforms."""
+        return await look_up(self._settings, parse_reference(reference).or_latest(), auth)
 
     # --- names and removal ---
 
