@@ -186,14 +186,6 @@ class LocalImageStore:
         """What the registry has under a name, and for which platforms."""
         return await look_up(self._settings, parse_reference(reference).or_latest(), auth)
 
-    async def login(self, auth: RegistryAuth) -> None:
-        """Unauthenticated unless the registry at ``auth.server`` takes these credentials."""
-        await check_login(self._settings, auth)
-
-    async def distribution(self, reference: str, *, auth: RegistryAuth | None) -> tuple[Descriptor, list[Platform]]:
-        """What the registry has under a name, and for which platforms."""
-        return await look_up(self._settings, parse_reference(reference).or_latest(), auth)
-
     # --- names and removal ---
 
     async def tag(self, image: ImageId, reference: str) -> None:
