@@ -25,7 +25,7 @@ class BuildWithAgent(build_py):
         except EnisleError as error:
             self.announce(f"the guest agent is compiled on first use: {error}", level=3)
             return
-        (target / agent_build.PREBUILT_STAMP).write_text(agent_build.sources_digest())
+        (target / agent_build.PREBUILT_STAMP).write_text(agent_build.stamp())
 
 
 setup(cmdclass={"build_py": BuildWithAgent})

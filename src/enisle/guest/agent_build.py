@@ -13,8 +13,8 @@ from pathlib import Path
 from enisle.errors import NotSupported, Unavailable
 
 SOURCES = Path(__file__).parent / "agent"
-PREBUILT = "agent.bin"  # beside the sources, with the digest of what it was made from in PREBUILT_STAMP
-PREBUILT_STAMP = "agent.stamp"
+PREBUILT = "agent.bin"  # beside the sources, if the package was built with a compiler
+PREBUILT_STAMP = "agent.stamp"  # holds stamp()
 _FLAGS = (
     "-static -Os -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -fno-asynchronous-unwind-tables "
     "-ffunction-sections -Wl,--gc-sections -s"
@@ -30,10 +30,15 @@ def sources_digest() -> str:
     return digest.hexdigest()
 
 
+def stamp() -> str:
+    """What a prebuilt agent was made from, and for."""
+    return f"{sources_digest()} {os.uname().machine}"
+
+
 def agent() -> bytes:
     """The agent's program: the one built with the package if it fits the sources, else compiled now."""
     try:
-        if (SOURCES / PREBUILT_STAMP).read_text() == sources_digest():
+        if (SOURCES / PREBUILT_STAMP).read_text() == stamp():
             return (SOURCES / PREBUILT).read_bytes()
     except FileNotFoundError:
         pass
