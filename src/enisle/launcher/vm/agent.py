@@ -74,6 +74,7 @@ class Agent:
         self._peers: dict[int, _Channel] = {}
         self._next_channel = 0
         self._strays = 0
+        self._faulty = False
         self._closed = False
         loop.add_reader(sock.fileno(), self._readable)
 
@@ -91,7 +92,7 @@ class Agent:
 
     def send(self, kind: ToGuest, channel: int = 0, body: bytes = b"", *, stream: int = 0) -> None:
         """Queue one frame."""
-        if self._closed:
+        if self._closed or self._faulty:
             return
         data = frame(kind, channel, body, stream=stream)
         if len(self._outgoing) + len(data) > _OUTGOING_BYTES:
@@ -230,7 +231,8 @@ class Agent:
             self.send(ToGuest.ABORT, channel)
 
     def _fault(self, reason: str) -> None:
-        if not self._closed:
+        if not self._closed and not self._faulty:
+            self._faulty = True
             self._lost()
             self._on_fault(reason)
 

@@ -47,6 +47,7 @@ class GuestSession(Session):
         self._paused = False
         self._held: list[tuple[int, bytes]] = []
         self._closed = False
+        self._finished = False
         self._exit_code: int | None = None
         self._channel = agent.open(ToGuest.RUN, body, self)
 
@@ -127,8 +128,8 @@ class GuestSession(Session):
         self._agent.consumed(self._channel, len(data))
 
     def _finish_output(self) -> None:
-        if self._closed and not self._held:
-            self._closed = False
+        if self._closed and not self._held and not self._finished:
+            self._finished = True
             self._events.on_output_closed()
 
     def _push(self) -> None:
