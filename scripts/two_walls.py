@@ -40,7 +40,8 @@ def first_line(connection: socket.socket, received: bytes) -> str:
 def memory_peak(stats: dict[str, Any]) -> int:
     """The most memory the host has given to the instance so far, bytes."""
     memory = stats.get("memory_stats") or {}
-    return int(memory.get("max_usage") or memory.get("usage") or 0)
+    of_qemu = (memory.get("stats") or {}).get("host_peak_rss")  # a VM costs what its hypervisor takes
+    return int(of_qemu or memory.get("max_usage") or memory.get("usage") or 0)
 
 
 def run(enisle: Client, image: str, *, runtime: str) -> Seen:
