@@ -74,6 +74,21 @@ class LayerUse:
     shared_bytes: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageStep:
+    """One step of a build: the config after it, and what the history says of it.
+
+    ``created``: RFC 3339, "" for now. ``platform``: of an image made from nothing; None: this host's.
+    """
+
+    config: ImageConfig
+    created_by: str
+    created: str = ""
+    author: str = ""
+    comment: str = ""
+    platform: Platform | None = None
+
+
 class ImageStore(Protocol):
     """Images by digest, their names and unpacked layers."""
 
@@ -135,6 +150,18 @@ class ImageStore(Protocol):
         created_by: str,
     ) -> ImageId:
         """An image of the parent's layers and one more, given as an uncompressed OCI layer tar."""
+
+    async def extend(self, parent: ImageId | None, layer: AsyncIterator[bytes] | None, step: ImageStep) -> ImageId:
+        """An image without a name: the parent's layers (None: nothing) and one more, an uncompressed OCI layer tar.
+
+        It is there at once, but survives a crash only after ``persist`` or after something else was changed.
+        """
+
+    async def squash(self, image: ImageId, base: ImageId | None, layer: AsyncIterator[bytes]) -> ImageId:
+        """The image with one layer, given as a tar, in the place of all that it has above ``base``; without a name."""
+
+    async def persist(self) -> None:
+        """Put what ``extend`` has made on the disk."""
 
     async def bootstrap(self, name: str, *, progress: Progress) -> Image:
         """Make debian:12, debian:13 or busybox from the distribution's packages."""

@@ -37,6 +37,7 @@ class TarReader:
     def __init__(self, source: ByteSource) -> None:
         self._source = source
         self._buffer = memoryview(b"")
+        self._taken = 0  # bytes read from the source
         self._global: pax.Records = {}
         self._remaining = 0  # stored bytes of the current member not yet read
         self._padding = 0
@@ -46,6 +47,11 @@ class TarReader:
         while (entry := self._next()) is not None:
             self._entry = entry
             yield entry
+
+    @property
+    def position(self) -> int:
+        """Where in the stream the reader is: right after a member was given, where its stored bytes begin."""
+        return self._taken - len(self._buffer)
 
     def data(self) -> Iterator[tuple[int, memoryview]]:
         """The current member's stored bytes as (offset in the file, bytes). Views are valid until the next step."""
@@ -68,9 +74,13 @@ class TarReader:
 
     # --- bytes ---
 
+    def _fill(self) -> None:
+        self._buffer = memoryview(self._source.read(_CHUNK))
+        self._taken += len(self._buffer)
+
     def _some(self, limit: int) -> memoryview:
         if not self._buffer:
-            self._buffer = memoryview(self._source.read(_CHUNK))
+            self._fill()
             if not self._buffer:
                 raise ArchiveError("the archive is cut short")
         piece, self._buffer = self._buffer[:limit], self._buffer[limit:]
@@ -94,7 +104,7 @@ class TarReader:
     def _block(self) -> bytes | None:
         """The next header block; None where the stream ends between members."""
         if not self._buffer:
-            self._buffer = memoryview(self._source.read(_CHUNK))
+            self._fill()
             if not self._buffer:
                 return None
         return self._exactly(BLOCK)

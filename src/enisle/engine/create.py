@@ -21,7 +21,7 @@ from enisle.engine.signals import signal_number
 from enisle.errors import Invalid
 from enisle.formats.records import encode
 from enisle.model.ids import InstanceId, new_id
-from enisle.model.image import Image, Platform
+from enisle.model.image import Image, ImageConfig, Platform
 from enisle.model.instance import Instance, InstanceSpec, RestartKind
 
 RECORD_NAME = "record.json"
@@ -30,10 +30,16 @@ COPY_AFTER_S = 3.0
 log = logging.getLogger("enisle.engine")
 
 
-async def create(core: Core, spec: InstanceSpec, *, name: str | None, warnings: list[str]) -> Instance:
-    """Make an instance that is not started yet. A failure at any point leaves nothing behind."""
+async def create(
+    core: Core, spec: InstanceSpec, *, name: str | None, warnings: list[str], defaults: ImageConfig | None = None
+) -> Instance:
+    """Make an instance that is not started yet. A failure at any point leaves nothing behind.
+
+    ``defaults``: what the spec is completed from, in the place of the image's own config.
+    """
     async with AsyncExitStack() as undo:
         image = await _claim_image(core, spec, undo)
+        image = image if defaults is None else replace(image, config=defaults)
         spec = await _checked(core, spec, image, warnings)
         instance_id = InstanceId(new_id())
         name = core.slots.claim_name(name, instance_id)

@@ -37,13 +37,21 @@ class Instances:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def create(self, spec: InstanceSpec, *, name: str | None, warnings: list[str]) -> Instance:
+    async def create(
+        self,
+        spec: InstanceSpec,
+        *,
+        name: str | None,
+        warnings: list[str],
+        defaults: ImageConfig | None = None,
+    ) -> Instance:
         """Make an instance that is not started yet; ``warnings`` grows by what could not be honoured.
 
         ``spec.image_id`` may be "": the image is looked up, and the spec is completed from it. ``spec.isolation`` is
-        decided here from ``spec.runtime``. NotFound: no such image; Conflict: the name is in use.
+        decided here from ``spec.runtime``. NotFound: no such image; Conflict: the name is in use. ``defaults`` stand in for
+        the image's own config.
         """
-        return await create(self._core, spec, name=name, warnings=warnings)
+        return await create(self._core, spec, name=name, warnings=warnings, defaults=defaults)
 
     async def get(self, ref: str) -> Instance:
         """The record as it is now."""

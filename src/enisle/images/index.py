@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from enisle.errors import Internal
+from enisle.linux.syncfs import syncfs
 from enisle.images.content import storage_errors
 from enisle.model.ids import Digest, ImageId
 
@@ -65,6 +66,7 @@ class Index:
         self._path = path
         self._lock = asyncio.Lock()
         self._document = _read(path)
+        self._unsaved = False
 
     @property
     def images(self) -> dict[str, ImageRecord]:
@@ -87,8 +89,12 @@ class Index:
         name: Mapping[str, str] | None = None,
         remove: Iterable[str] = (),
         unname: Iterable[str] = (),
+        keep: bool = True,
     ) -> None:
-        """Add images, give names, remove images (with their names), drop names; all of it or nothing."""
+        """Add images, give names, remove images (with their names), drop names; all of it or nothing.
+
+        Without ``keep`` the change is in memory only, until the next one that is kept.
+        """
         async with self._lock:
             images, names = dict(self.images), dict(self.names)
             for record in add:
@@ -100,9 +106,16 @@ class Index:
                 images.pop(gone, None)
             names = {reference: image for reference, image in names.items() if image in images}
             document = _Document(images=images, names=names)
-            with storage_errors():
-                await asyncio.to_thread(_write, self._path, document)
+            if keep:
+                with storage_errors():
+                    await asyncio.to_thread(_write, self._path, document, sync_content=self._unsaved)
+            self._unsaved = not keep
             self._document = document
+
+    async def save(self) -> None:
+        """Put changes that were not kept on the disk."""
+        if self._unsaved:
+            await self.change()
 
 
 def _read(path: Path) -> _Document:
@@ -119,8 +132,10 @@ def _read(path: Path) -> _Document:
     return document
 
 
-def _write(path: Path, document: _Document) -> None:
+def _write(path: Path, document: _Document, *, sync_content: bool) -> None:
     temporary = path.with_suffix(".new")
+    if sync_content:  # the blobs and layers of what was not kept so far lie on the same file system
+        _sync_filesystem(path.parent)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(fd, "wb") as file:
@@ -136,6 +151,14 @@ def _write(path: Path, document: _Document) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _sync_filesystem(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        syncfs(fd)
+    finally:
+        os.close(fd)
 
 
 def now_ns() -> int:

@@ -50,22 +50,29 @@ async def add_image(
     *,
     name: str,
     parent: str = "",
+    keep: bool = True,
 ) -> ImageId:
-    """Put an image of layers that are in the store into the index. ``name``: normalised reference, "" for none."""
+    """Put an image of layers that are in the store into the index. ``name``: normalised reference, "" for none.
+
+    Without ``keep`` nothing is put on the disk for good yet.
+    """
     image_id = ImageId(parts.content.put(encode_config(document)))
     record = ImageRecord(id=image_id, layers=layers, parent=parent, tagged_at=now_ns() if name else 0)
     old = parts.index.images.get(image_id)
-    await asyncio.to_thread(parts.content.sync)
-    await parts.index.change(add=[merge_records(old, record) if old else record], name={name: image_id} if name else {})
+    if keep:
+        await asyncio.to_thread(parts.content.sync)
+    await parts.index.change(
+        add=[merge_records(old, record) if old else record], name={name: image_id} if name else {}, keep=keep
+    )
     return image_id
 
 
 def extended(
-    document: ImageDocument, taken: Taken, *, created_by: str, author: str, comment: str, created: str = ""
+    document: ImageDocument, taken: Taken | None, *, created_by: str, author: str, comment: str, created: str = ""
 ) -> tuple[ImageDocument, bool]:
     """The config with one more history entry and, unless the layer is empty, one more layer; and whether it has one."""
     created = created or format_time(time.time_ns())
-    is_empty = taken.entries == 0
+    is_empty = taken is None or taken.entries == 0
     entry = HistoryEntry(created=created, created_by=created_by, author=author, comment=comment, empty_layer=is_empty)
     return (
         replace(
@@ -74,7 +81,22 @@ def extended(
             author=author or document.author,
             comment=comment,
             history=(*document.history, entry),
-            diff_ids=document.diff_ids if is_empty else (*document.diff_ids, taken.record.diff_id),
+            diff_ids=(*document.diff_ids, taken.record.diff_id) if taken and not is_empty else document.diff_ids,
         ),
         not is_empty,
+    )
+
+
+def squashed_document(document: ImageDocument, taken: Taken, below: tuple[LayerRecord, ...]) -> ImageDocument:
+    """The config with one layer above those below; the history keeps every step, all but the last without a layer."""
+    kept = len(below)
+    history: list[HistoryEntry] = []
+    for entry in document.history:
+        kept -= 0 if entry.empty_layer else 1
+        history.append(replace(entry, empty_layer=entry.empty_layer or kept < 0))
+    merged = HistoryEntry(created=document.created, comment=f"merge of {len(document.diff_ids) - len(below)} layers")
+    return replace(
+        document,
+        history=(*history, merged),
+        diff_ids=(*(layer.diff_id for layer in below), taken.record.diff_id),
     )

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from enisle.contracts import LayerUse, Progress, RegistryAuth, Removed
+from enisle.contracts import ImageStep, LayerUse, Progress, RegistryAuth, Removed
 from enisle.errors import Conflict, Invalid, NotFound
 from enisle.formats.oci_config import ImageDocument
 from enisle.formats.reference import parse_reference
@@ -25,7 +25,7 @@ from enisle.images.ingest import Parts
 from enisle.images.layers import LayerStore
 from enisle.images.load import load
 from enisle.images.lookup import Lookup
-from enisle.images.made import add_image, extended, take_stream
+from enisle.images.made import add_image, extended, squashed_document, take_stream
 from enisle.images.platforms import fits, host_platform, shown
 from enisle.images.pull import Puller
 from enisle.images.push import Pusher
@@ -272,6 +272,41 @@ class LocalImageStore:
                 )
                 layers = (*base.layers, taken.record) if has_layer else base.layers
                 return await add_image(self._parts, document, layers, name=name, parent=parent)
+
+    async def extend(self, parent: ImageId | None, layer: AsyncIterator[bytes] | None, step: ImageStep) -> ImageId:
+        """An image without a name: the parent's layers and perhaps one more. See contracts.ImageStore."""
+        base = self._record(parent) if parent else None
+        below = base.layers if base else ()
+        document = self._lookup.document(base) if base else ImageDocument(config=step.config, platform=host_platform())
+        document = replace(document, config=step.config, platform=step.platform or document.platform)
+        with self._parts.pinned([*(base.blobs if base else ()), *(one.chain for one in below)]):
+            taken = await take_stream(self._parts, layer, below) if layer is not None else None
+            with self._parts.pinned([taken.record.chain, taken.record.blob] if taken else []):
+                document, has_layer = extended(
+                    document,
+                    taken,
+                    created_by=step.created_by,
+                    author=step.author,
+                    comment=step.comment,
+                    created=step.created,
+                )
+                layers = (*below, taken.record) if taken and has_layer else below
+                return await add_image(self._parts, document, layers, name="", parent=parent or "", keep=False)
+
+    async def squash(self, image: ImageId, base: ImageId | None, layer: AsyncIterator[bytes]) -> ImageId:
+        """The image with one layer in the place of all above ``base``. See contracts.ImageStore."""
+        record, below = self._record(image), self._record(base).layers if base else ()
+        document = self._lookup.document(record)
+        with self._parts.pinned([*record.blobs, *(one.chain for one in record.layers)]):
+            taken = await take_stream(self._parts, layer, below)
+            with self._parts.pinned([taken.record.chain, taken.record.blob]):
+                squashed = squashed_document(document, taken, below)
+                layers = (*below, taken.record)
+                return await add_image(self._parts, squashed, layers, name="", parent=base or "", keep=False)
+
+    async def persist(self) -> None:
+        """Put what ``extend`` has made on the disk."""
+        await self._parts.index.save()
 
     async def bootstrap(self, name: str, *, progress: Progress) -> Image:
         """Make debian:12, debian:13 or busybox from the distribution's packages."""
