@@ -116,28 +116,38 @@ class Engine(ABC):
         for pid in (self._account / "cgroup.procs").read_text().split() if self._account.is_dir() else ():
             with suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
-        with suppress(OSError, TimeoutError):
-            _remove_soon(self._account)
+        remove_groups(self._account.name)
         shutil.rmtree(self.root, ignore_errors=True)
+
+    def _helpers(self) -> list[int]:
+        """Processes that work on its files, wherever they were moved: podman's monitors stay for minutes."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError):
+                if entry.name.isdigit() and f"{self.root}/".encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+        return found
 
     def _clean(self) -> None:
         """Undo what it leaves on the host besides files."""
+        for pid in self._helpers():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         for line in Path("/proc/self/mounts").read_text().splitlines()[::-1]:
             where = line.split()[1]
             if where.startswith(f"{self.root}/"):
                 command("umount", "-l", where, check=False)
 
 
-def _remove_soon(group: Path) -> None:
-    """Remove a cgroup whose processes are about to end. TimeoutError when they do not."""
-    deadline = time.monotonic() + 10
-    while group.is_dir():
-        with suppress(OSError):
-            group.rmdir()
-            return
-        if time.monotonic() > deadline:
-            raise TimeoutError(str(group))
-        time.sleep(0.01)
+def remove_groups(name: str, *, timeout_s: float = 10) -> None:
+    """Remove the cgroups of that name, and what is below, in every hierarchy; processes in them are about to end."""
+    deadline = time.monotonic() + timeout_s
+    for top in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()):
+        while (top / name).is_dir() and time.monotonic() < deadline:
+            for path, _directories, _files in os.walk(top / name, topdown=False):
+                with suppress(OSError):
+                    os.rmdir(path)
+            time.sleep(0.01)
 
 
 class Enisle(Engine):
@@ -178,6 +188,10 @@ class Enisle(Engine):
     def _inside(self) -> list[str]:
         return ["nsenter", f"--net=/proc/{self.pid}/ns/net", "--"]
 
+    def _clean(self) -> None:
+        super()._clean()
+        remove_groups(self.label)
+
     @property
     def pid(self) -> int:
         """Of enisled."""
@@ -208,9 +222,7 @@ class Docker(Engine):
 
     def _clean(self) -> None:
         super()._clean()
-        for mount in Path("/sys/fs/cgroup").iterdir():
-            with suppress(OSError):
-                (mount / self._cgroup).rmdir()
+        remove_groups(self._cgroup)
 
 
 class Podman(Engine):
@@ -241,6 +253,10 @@ class Podman(Engine):
         assert self._process is not None
         # The client makes networks itself, so it has to be in the same namespace as the service.
         self.client = ["nsenter", f"--net=/proc/{self._process.pid}/ns/net", "--", *self._base]
+
+    def _clean(self) -> None:
+        super()._clean()
+        remove_groups("libpod_parent", timeout_s=1)  # shared with other podmans: what they use is not removed
 
     def version(self) -> str:
         return command("podman", "version", "--format", "{{.Client.Version}}").strip()
