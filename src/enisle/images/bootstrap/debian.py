@@ -26,7 +26,7 @@ _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/us
 _KEPT = ("/usr/share/doc/*/copyright", "/usr/share/locale/locale.alias")
 
 _CLEAN = (
-    'rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*.bin "$1"/var/cache/apt/archives/*.deb '
+    ': "${1:?}" && rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*.bin "$1"/var/cache/apt/archives/*.deb '
     '"$1"/var/cache/ldconfig/aux-cache "$1"/var/log/apt "$1"/var/log/dpkg.log "$1"/var/log/alternatives.log '
     '"$1"/var/log/bootstrap.log "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap "$1"/etc/apt/apt.conf.d/99mmdebstrap '
     '"$1"/etc/hostname "$1"/etc/resolv.conf "$1"/etc/machine-id "$1"/run/* "$1"/tmp/*'
