@@ -55,7 +55,12 @@ def members(archive: bytes) -> dict[str, bytes]:
 
 def test_load_order_puts_what_is_needed_first_and_leaves_out_what_is_built_in() -> None:
     needs = kernel().needs()
-    assert modules.load_order(["virtio_net"], needs, frozenset()) == ["failover", "net_failover", "virtio", "virtio_net"]
+    assert modules.load_order(["virtio_net"], needs, frozenset()) == [
+        "failover",
+        "net_failover",
+        "virtio",
+        "virtio_net",
+    ]
     assert modules.load_order(["virtiofs"], needs, frozenset({"fuse"})) == ["virtiofs"]
 
 
@@ -106,7 +111,7 @@ def bzimage(payload: bytes) -> bytes:
 
 
 def lz4_legacy(data: bytes) -> bytes:
-    """One block of literals only: token 0xF0, lengths of 255 and a rest, the bytes; then the size, as the kernel has."""
+    """One block of literals only: token 0xF0, lengths of 255 and a rest, the bytes; then the size, as kernels have."""
     rest = len(data) - 15
     block = b"\xf0" + b"\xff" * (rest // 255) + bytes([rest % 255]) + data
     return b"\x02\x21\x4c\x18" + struct.pack("<I", len(block)) + block + struct.pack("<I", len(data))

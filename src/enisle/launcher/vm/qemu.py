@@ -96,10 +96,13 @@ def nic_device(nic: NicPlan, number: int) -> dict[str, Any]:
 
 _SERIAL = {"driver": "virtio-serial-pci", "id": "serial", "max_ports": 2, "addr": "4.0"}
 _PORT = {"driver": "virtserialport", "bus": "serial.0", "chardev": "agent", "name": "enisle", "nr": 1}
+# On the bridge, because qboot sets up no windows and Linux makes them only where it finds a device: without one behind
+# the bridge there would be no room for a NIC that is plugged in later.
 _BALLOON = {
     "driver": "virtio-balloon-pci",
     "id": "balloon",
-    "addr": "5.0",
+    "bus": HOTPLUG_BUS,
+    "addr": "1f.0",
     "deflate-on-oom": True,
     "free-page-reporting": True,
 }
@@ -154,11 +157,11 @@ def _share(number: int) -> dict[str, Any]:
         "id": f"fs{number}",
         "chardev": f"share{number}",
         "tag": f"share{number}",
-        "addr": f"{number + 6:x}.0",
+        "addr": f"{number + 5:x}.0",
     }
 
 
-MAX_SHARES = 22  # slots of pcie.0 that are left for them
+MAX_SHARES = 24  # slots of pcie.0 that are left for them
 
 
 def _json(value: Any) -> str:
