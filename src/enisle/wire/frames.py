@@ -20,6 +20,8 @@ _LENGTH = struct.Struct(">I")
 
 Message = dict[str, Any]
 
+_to_text = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
 
 class ProtocolError(Exception):
     """The peer sent what is no frame; the connection is of no more use."""
@@ -27,7 +29,7 @@ class ProtocolError(Exception):
 
 def encode(message: Message) -> bytes:
     """The frame of one message. Raises ProtocolError when it is longer than MAX_FRAME_BYTES."""
-    body = json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogateescape")
+    body = _to_text(message).encode("utf-8", "surrogateescape")
     if len(body) > MAX_FRAME_BYTES:
         raise ProtocolError(f"a frame of {len(body)} bytes is over the limit of {MAX_FRAME_BYTES}")
     return _LENGTH.pack(len(body)) + body

@@ -237,20 +237,30 @@ def _plain(value: Any) -> Any:
     return to_json(value) if type(value) in _names or dataclasses.is_dataclass(value) else value
 
 
-_hints: dict[type, dict[str, Any]] = {}
+_nested: dict[type, tuple[tuple[str, type, bool], ...]] = {}
+
+
+def _nested_of(kind: type) -> tuple[tuple[str, type, bool], ...]:
+    """(name, kind of plan, whether it is a list of them) of each field that holds plans; asked for once per kind."""
+    found = _nested.get(kind)
+    if found is None:
+        fields = []
+        for name, hint in get_type_hints(kind).items():
+            many = get_origin(hint) is list
+            inner = get_args(hint)[0] if many else hint
+            if isinstance(inner, type) and dataclasses.is_dataclass(inner):
+                fields.append((name, inner, many))
+        found = _nested[kind] = tuple(fields)
+    return found
 
 
 def from_json(kind: type[Plan], values: dict[str, Any]) -> Plan:
     """The plan of that kind. Unknown keys raise TypeError, so that a newer plan is never half understood."""
-    hints = _hints.get(kind)
-    if hints is None:
-        hints = _hints[kind] = get_type_hints(kind)
-    built = {}
-    for name, value in values.items():
-        hint = hints.get(name)
-        if isinstance(value, dict) and dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            value = from_json(hint, value)
-        elif get_origin(hint) is list and get_args(hint) and dataclasses.is_dataclass(get_args(hint)[0]):
-            value = [from_json(get_args(hint)[0], item) for item in value]
-        built[name] = value
+    built = dict(values)
+    for name, inner, many in _nested_of(kind):
+        value = built.get(name)
+        if many and isinstance(value, list):
+            built[name] = [from_json(inner, item) for item in value]
+        elif isinstance(value, dict):
+            built[name] = from_json(inner, value)
     return kind(**built)
