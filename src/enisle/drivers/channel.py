@@ -163,18 +163,23 @@ class Channel:
     # --- receiving -------------------------------------------------------------------------------------------------
 
     def _readable(self) -> None:
+        """Read all there is. uvloop tells of a broken connection once and then never calls again: what the peer said
+        last would otherwise be the last that is heard, and its end never noticed."""
+        while not self._closed.done():
+            try:
+                data = self._sock.recv(1 << 16)  # no control buffer: the kernel drops descriptors we never asked for
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                data = b""
+            self._heard(data)
+
+    def _heard(self, data: bytes) -> None:
         try:
-            data = self._sock.recv(1 << 16)  # no control buffer: the kernel drops descriptors we never asked for
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self.close()
-            return
-        try:
-            messages = self._decoder.feed(data)
+            messages = self._decoder.feed(data) if data else None
         except frames.ProtocolError:
+            messages = None
+        if messages is None:
             self.close()
             return
         for message in messages:

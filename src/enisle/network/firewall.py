@@ -105,10 +105,7 @@ class Firewall:
         if self._repair:
             self._repair.cancel()
             self._repair = None
-        if self._monitor:
-            asyncio.get_running_loop().remove_reader(self._monitor.fileno())
-            self._monitor.close()
-            self._monitor = None
+        self._stop_watching()
         if self._nft:
             if not keep:
                 self._run(ruleset.remove_tables(self._table))
@@ -134,6 +131,17 @@ class Firewall:
         self._monitor = monitor
         asyncio.get_running_loop().add_reader(monitor.fileno(), self._on_change)
 
+    def _stop_watching(self) -> None:
+        if self._monitor:
+            asyncio.get_running_loop().remove_reader(self._monitor.fileno())
+            self._monitor.close()
+            self._monitor = None
+
+    def _watch_again(self) -> None:
+        if self._monitor:
+            self._stop_watching()
+            self._watch()
+
     def _on_change(self) -> None:
         if self._drain() and self._repair is None:
             self._repair = asyncio.get_running_loop().call_later(_SETTLE_S, self._on_repair)
@@ -153,7 +161,9 @@ class Firewall:
         try:
             messages = self._monitor.notifications()
         except OSError:
-            return True  # some were lost (ENOBUFS): ours may have been among them
+            # Some were lost (ENOBUFS): ours may have been among them. uvloop gives a descriptor up after an error.
+            asyncio.get_running_loop().call_soon(self._watch_again)
+            return True
         name = self._table.encode()
         for kind, body in messages:
             if kind >> 8 == _SUBSYSTEM and kind & 0xFF in _REMOVALS:

@@ -183,11 +183,11 @@ class Resolver:
         self._engines += 1
         try:
             while not self.quit.is_set():
-                await ready.wait()
-                ready.clear()
                 try:
                     data, received = frames.receive(connection)
                 except BlockingIOError:
+                    await ready.wait()
+                    ready.clear()
                     continue
                 fds += received
                 if not data:

@@ -7,9 +7,11 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import uvloop
 
 from enisle.drivers.channel import Channel
 from enisle.errors import Conflict, Internal, StartFailed, Unavailable
+from enisle.wire import frames
 from tests.unit.drivers.peer import Message, Peer
 
 
@@ -120,3 +122,19 @@ async def test_a_silent_peer_runs_into_the_timeout(peer: Peer) -> None:
     await peer.answer(await peer.expect("next"), fine=True)
     assert (await future)["fine"]
     channel.close()
+
+
+def test_the_end_is_noticed_on_uvloop_after_a_reset(peer: Peer) -> None:
+    """A peer that ends with our request unread resets the connection; uvloop tells of that once."""
+
+    async def life() -> None:
+        channel = Channel(peer.ours, peer="The keeper")
+        unread = channel.post("pause")
+        peer.raw(frames.encode({"event": "ended"}))
+        peer.close()
+        await asyncio.wait_for(channel.wait_closed(), 5)
+        with pytest.raises(Unavailable):
+            await unread
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(life())
