@@ -18,8 +18,9 @@ from enisle.model.network import Network
 from enisle.network import definitions, devices, host, ports, records, resolv_conf
 from enisle.network.addresses import Subnet, mac_of
 from enisle.network.firewall import Firewall
-from enisle.network.names import Names, gateway
+from enisle.network.names import Names, addresses_of, gateway, known_of
 from enisle.network.ruleset import ICC, Forward
+from enisle.wire.frames import Message
 
 _log = logging.getLogger(__name__)
 
@@ -126,15 +127,12 @@ class BridgeNetworks:
                     if cidr:
                         subnet.restore(endpoint.endpoint_id, cidr)
 
-    def _known(self, holdings: Sequence[records.Holding]) -> dict[str, dict[str, list[list[str]]]]:
-        known: dict[str, dict[str, list[list[str]]]] = {}
+    def _known(self, holdings: Sequence[records.Holding]) -> dict[str, dict[str, Message]]:
+        known: dict[str, dict[str, Message]] = {}
         for held in holdings:
             for endpoint in held.endpoints:
-                if addresses := _addresses(endpoint):
-                    known.setdefault(endpoint.network_id, {})[endpoint.endpoint_id] = [
-                        list(endpoint.dns_names),
-                        addresses,
-                    ]
+                if addresses_of(endpoint):
+                    known.setdefault(endpoint.network_id, {})[endpoint.endpoint_id] = known_of(endpoint, held.id)
         return known
 
     # networks
@@ -227,7 +225,7 @@ class BridgeNetworks:
             request=request,
         )
         self._labels[endpoint_id] = names[0] if names else instance_id[:12]
-        self._names.tell(network, endpoint_id, endpoint.dns_names, _addresses(endpoint))
+        self._names.tell(network, endpoint_id, known_of(endpoint, instance_id))
         return endpoint
 
     def _take(self, network: Network, endpoint_id: str, request: EndpointRequest) -> tuple[str, str]:
@@ -323,10 +321,6 @@ class BridgeNetworks:
             raise self._failure
 
 
-def _addresses(endpoint: Endpoint) -> list[str]:
-    return [cidr.partition("/")[0] for cidr in (endpoint.ipv4, endpoint.ipv6) if cidr]
-
-
 def _take_one(subnets: Sequence[Subnet], endpoint_id: str, wanted: str) -> str:
     """An address of the first subnet that has (or holds) one; "" where there is no subnet of that family."""
     if wanted:
@@ -343,7 +337,7 @@ def _take_one(subnets: Sequence[Subnet], endpoint_id: str, wanted: str) -> str:
 
 
 def _forwards(endpoint: Endpoint, bound: Sequence[BoundPort]) -> tuple[Forward, ...]:
-    targets = {":" in address: address for address in _addresses(endpoint)}
+    targets = {":" in address: address for address in addresses_of(endpoint)}
     return tuple(
         Forward(
             protocol=port.protocol,

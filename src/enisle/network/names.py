@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from enisle.linux.route import Route
+from enisle.model.instance import Endpoint
 from enisle.model.network import Network
 from enisle.wire import frames
 from enisle.wire.frames import Message
 
 _log = logging.getLogger(__name__)
 
-GENERATION = 1  # of what is said on the socket; raised when the resolver of an older enisled would not understand
+GENERATION = 2  # of what is said on the socket; raised when the resolver of an older enisled would not understand
 SOCKET_NAME = "resolver.sock"
 _PORT = 53
 _PATIENCE_S = 1.0  # for the resolver, which never waits itself
@@ -43,7 +44,7 @@ class Names:
         self._pid = 0
         self._networks: dict[str, Network] = {}
         self._sockets: dict[str, list[socket.socket]] = {}  # bound, and not handed over yet
-        self._told: dict[str, dict[str, list[list[str]]]] = {}
+        self._told: dict[str, dict[str, Message]] = {}
         self._restart: asyncio.TimerHandle | None = None
 
     async def open(self, networks: Sequence[Network]) -> None:
@@ -81,9 +82,8 @@ class Names:
         """Whether its instances can ask us."""
         return network.id in self._networks
 
-    def tell(self, network: Network, endpoint: str, names: Sequence[str], addresses: Sequence[str]) -> None:
-        """Make an endpoint known under its names; starts the resolver if it does not run yet."""
-        known = [list(names), list(addresses)]
+    def tell(self, network: Network, endpoint: str, known: Message) -> None:
+        """Make an endpoint known (see :func:`known_of`); starts the resolver if it does not run yet."""
         self._told.setdefault(network.id, {})[endpoint] = known
         if self._connection is None:
             if self._restart is None:
@@ -91,8 +91,8 @@ class Names:
         else:
             self._send({"op": "tell", "network": network.id, "endpoints": {endpoint: known}})
 
-    def tell_all(self, told: dict[str, dict[str, list[list[str]]]]) -> None:
-        """All that is to be known (network id -> endpoint id -> [names, addresses]), and nothing else."""
+    def tell_all(self, told: dict[str, dict[str, Message]]) -> None:
+        """All that is to be known (network id -> endpoint id -> :func:`known_of`), and nothing else."""
         self._told = told
         if self._connection:
             self._tell_all()
@@ -261,6 +261,22 @@ class Names:
                 os.kill(self._pid, signal.SIGKILL)
             self._disconnect()
             self._start_later()
+
+
+def known_of(endpoint: Endpoint, instance_id: str) -> Message:
+    """What the resolver is told of an endpoint: the fields of ``zone.Known``."""
+    links = (link.partition(":") for link in (endpoint.request.links if endpoint.request else ()))
+    return {
+        "names": list(endpoint.dns_names),
+        "addresses": addresses_of(endpoint),
+        "owner": instance_id,
+        "links": {(alias or name).lower(): name for name, _, alias in links},
+    }
+
+
+def addresses_of(endpoint: Endpoint) -> list[str]:
+    """Its addresses, IPv4 first."""
+    return [cidr.partition("/")[0] for cidr in (endpoint.ipv4, endpoint.ipv6) if cidr]
 
 
 def _quit(connection: socket.socket) -> None:

@@ -87,7 +87,7 @@ class Listener(asyncio.DatagramProtocol):
 
     async def _on_datagram(self, data: bytes, addr: tuple[str, int]) -> None:
         try:
-            reply = await self.reply(data, tcp=False)
+            reply = await self.reply(data, addr[0], tcp=False)
             if reply and self._transport and not self._transport.is_closing():
                 self._transport.sendto(reply, addr)
         finally:
@@ -100,32 +100,39 @@ class Listener(asyncio.DatagramProtocol):
             return
         try:
             with suppress(OSError, asyncio.IncompleteReadError):
-                await self._converse(reader, writer)
+                await self._converse(client, reader, writer)
         finally:
             self._resolver.connections.leave(client)
             writer.close()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _converse(self, client: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             async with asyncio.timeout(IDLE_S):
                 length = int.from_bytes(await reader.readexactly(2), "big")
                 data = await reader.readexactly(length)
-            reply = await self.reply(data, tcp=True)
+            reply = await self.reply(data, client, tcp=True)
             if reply is None:
                 return
             writer.write(len(reply).to_bytes(2, "big") + reply)
             async with asyncio.timeout(IDLE_S):
                 await writer.drain()
 
-    async def reply(self, data: bytes, *, tcp: bool) -> bytes | None:
-        """The reply to a query; None for what is no query. An internal network's questions never leave the host."""
+    async def reply(self, data: bytes, client: str, *, tcp: bool) -> bytes | None:
+        """The reply to a query; None for what is no query.
+
+        Names of all networks that the asking instance is on are answered, this one's first. What is on internal
+        networks only does not get its questions out of the host.
+        """
         query = zone.parse(data)
         if query is None:
             return None
-        own = self.names.answer(query)
-        if own is not None:
-            return own
-        if self.internal:
+        owner = self.names.owner_of(client)
+        listeners = self._resolver.listeners_of(owner, self)
+        for listener in listeners:
+            own = listener.names.answer(query, owner)
+            if own is not None:
+                return own
+        if all(listener.internal for listener in listeners):
             return zone.failure(*query, RCODE.NXDOMAIN)
         return await self._resolver.upstreams.ask(data, tcp=tcp) or zone.failure(*query, RCODE.SERVFAIL)
 
@@ -142,6 +149,12 @@ class Resolver:
         self._engines = 0
         self._idle_looks = 0
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def listeners_of(self, owner: str, first: Listener) -> list[Listener]:
+        """The networks an instance is on, ``first`` the one it asks by."""
+        if not owner:
+            return [first]
+        return [first, *(each for each in self._listeners.values() if each is not first and each.names.has(owner))]
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run it beside."""
@@ -220,8 +233,8 @@ class Resolver:
             known = self._listeners[network].names
             if op == "tell_all":
                 known.clear()
-            for endpoint, (names, addresses) in message["endpoints"].items():
-                known.tell(endpoint, names, addresses)
+            for endpoint, told in message["endpoints"].items():
+                known.tell(endpoint, zone.Known(**told))
         elif op == "forget" and network in self._listeners:
             self._listeners[network].names.forget(message["endpoint"])
         elif op == "quit":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from dnslib import AAAA, PTR, QTYPE, RCODE, RR, A, DNSBuffer, DNSHeader, DNSQuestion, DNSRecord
 
@@ -31,6 +32,17 @@ def parse(data: bytes) -> Query | None:
         return None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Known:
+    """What is known of an endpoint. ``owner``: the instance it belongs to. ``links``: names that only its owner may
+    use (lower case) and the names they stand for."""
+
+    names: tuple[str, ...]
+    addresses: tuple[str, ...]
+    owner: str = ""
+    links: Mapping[str, str] = field(default_factory=dict)
+
+
 class Zone:
     """Endpoints of one network with their names and addresses.
 
@@ -42,18 +54,19 @@ class Zone:
         self._suffix = f".{name.lower()}"
         self._subnets = [ipaddress.ip_network(subnet) for subnet in subnets]
         self._answers = answers
-        self._endpoints: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        self._endpoints: dict[str, Known] = {}
         self._by_name: dict[str, set[str]] = {}
         self._by_address: dict[str, str] = {}
+        self._by_owner: dict[str, str] = {}
 
-    def tell(self, endpoint: str, names: Sequence[str], addresses: Sequence[str]) -> None:
-        """An endpoint's names and addresses, in place of what was known of it."""
+    def tell(self, endpoint: str, known: Known) -> None:
+        """What is known of an endpoint, in place of what was."""
         self.forget(endpoint)
-        lowered = tuple(dict.fromkeys(name.lower() for name in names))
-        self._endpoints[endpoint] = (lowered, tuple(addresses))
-        for name in lowered:
-            self._by_name.setdefault(name, set()).add(endpoint)
-        for address in addresses:
+        self._endpoints[endpoint] = known
+        self._by_owner[known.owner] = endpoint
+        for name in known.names:
+            self._by_name.setdefault(name.lower(), set()).add(endpoint)
+        for address in known.addresses:
             self._by_address[address] = endpoint
 
     def clear(self) -> None:
@@ -61,30 +74,49 @@ class Zone:
             self.forget(endpoint)
 
     def forget(self, endpoint: str) -> None:
-        names, addresses = self._endpoints.pop(endpoint, ((), ()))
-        for name in names:
+        known = self._endpoints.pop(endpoint, None)
+        if known is None:
+            return
+        for name in {name.lower() for name in known.names}:
             holders = self._by_name.get(name, set())
             holders.discard(endpoint)
             if not holders:
                 self._by_name.pop(name, None)
-        for address in addresses:
+        for address in known.addresses:
             if self._by_address.get(address) == endpoint:
                 del self._by_address[address]
+        if self._by_owner.get(known.owner) == endpoint:
+            del self._by_owner[known.owner]
 
-    def answer(self, query: Query) -> bytes | None:
-        """The reply, if the question is about this network; None: ask elsewhere."""
+    def owner_of(self, address: str) -> str:
+        """The instance that has an address, "" for none."""
+        endpoint = self._by_address.get(address)
+        return self._endpoints[endpoint].owner if endpoint else ""
+
+    def has(self, owner: str) -> bool:
+        """Whether an instance is on this network."""
+        return owner in self._by_owner
+
+    def answer(self, query: Query, owner: str = "") -> bytes | None:
+        """The reply to an instance, if the question is about this network; None: ask elsewhere."""
         number, question = query
         if not self._answers or question.qclass != _IN:
             return None
         name = str(question.qname).rstrip(".").lower()
         if question.qtype == _PTR and name.endswith((_REVERSE4, _REVERSE6)):
             return self._reverse(number, question, name)
-        endpoints = self._by_name.get(name) or self._by_name.get(name.removesuffix(self._suffix))
+        endpoints = self._find(name, owner) or self._find(name.removesuffix(self._suffix), owner)
         if not endpoints:
             return None
-        addresses = [address for endpoint in endpoints for address in self._endpoints[endpoint][1]]
+        addresses = [address for endpoint in endpoints for address in self._endpoints[endpoint].addresses]
         random.shuffle(addresses)
         return _reply(number, question, [_address_record(question, address) for address in addresses])
+
+    def _find(self, name: str, owner: str) -> set[str]:
+        """The endpoints a name stands for when that instance uses it."""
+        own = self._by_owner.get(owner)
+        linked = self._endpoints[own].links.get(name) if own else None
+        return self._by_name.get(linked.lower() if linked else name, set())
 
     def _reverse(self, number: int, question: DNSQuestion, name: str) -> bytes | None:
         address = _address_of(name)
@@ -93,7 +125,7 @@ class Zone:
         endpoint = self._by_address.get(str(address))
         if endpoint is None:
             return failure(number, question, RCODE.NXDOMAIN)
-        target = f"{self._endpoints[endpoint][0][0]}{self._suffix}."
+        target = f"{self._endpoints[endpoint].names[0].lower()}{self._suffix}."
         return _reply(number, question, [RR(question.qname, QTYPE.PTR, ttl=TTL_S, rdata=PTR(target))])
 
 

@@ -10,26 +10,30 @@ from hypothesis import strategies as st
 from enisle.network import zone
 from enisle.network.resolver import Refusals
 from enisle.network.upstream import _answers
-from enisle.network.zone import Zone
+from enisle.network.zone import Known, Zone
 
 
-def ask(names: Zone, name: str, kind: str = "A") -> DNSRecord | None:
+def known(names: list[str], addresses: list[str], owner: str = "", links: dict[str, str] | None = None) -> Known:
+    return Known(names=tuple(names), addresses=tuple(addresses), owner=owner, links=links or {})
+
+
+def ask(names: Zone, name: str, kind: str = "A", owner: str = "") -> DNSRecord | None:
     query = zone.parse(DNSRecord.question(name, kind).pack())
     assert query is not None
-    reply = names.answer(query)
+    reply = names.answer(query, owner)
     return DNSRecord.parse(reply) if reply else None
 
 
-def data(names: Zone, name: str, kind: str = "A") -> list[str] | None:
-    reply = ask(names, name, kind)
+def data(names: Zone, name: str, kind: str = "A", owner: str = "") -> list[str] | None:
+    reply = ask(names, name, kind, owner)
     return sorted(str(record.rdata) for record in reply.rr) if reply else None
 
 
 @pytest.fixture
 def names() -> Zone:
     made = Zone("App", ["10.1.0.0/16", "fd00::/64"], answers=True)
-    made.tell("e1", ["web", "www"], ["10.1.0.2", "fd00::2"])
-    made.tell("e2", ["db", "www"], ["10.1.0.3"])
+    made.tell("e1", known(["web", "www"], ["10.1.0.2", "fd00::2"]))
+    made.tell("e2", known(["db", "www"], ["10.1.0.3"]))
     return made
 
 
@@ -58,21 +62,36 @@ def test_forgotten_and_told_anew(names: Zone) -> None:
     names.forget("e1")
     assert data(names, "web") is None
     assert data(names, "www") == ["10.1.0.3"]
-    names.tell("e2", ["db2"], ["10.1.0.9"])
+    names.tell("e2", known(["db2"], ["10.1.0.9"]))
     assert data(names, "db") is None
     assert data(names, "db2") == ["10.1.0.9"]
     names.forget("nobody")
 
 
+def test_links_are_names_of_the_one_who_asks(names: Zone) -> None:
+    names.tell("e3", known(["app"], ["10.1.0.4"], "i3", {"store": "DB", "web": "db"}))
+    assert names.owner_of("10.1.0.4") == "i3"
+    assert data(names, "Store", owner="i3") == ["10.1.0.3"]
+    assert data(names, "store.app", owner="i3") == ["10.1.0.3"]
+    assert data(names, "web", owner="i3") == ["10.1.0.3"], "a link goes before a name"
+    assert data(names, "store") is None
+    assert data(names, "store", owner="i9") is None
+    names.forget("e2")
+    assert data(names, "store", owner="i3") is None, "whom it stands for is not there"
+    names.forget("e3")
+    assert not names.has("i3")
+    assert names.owner_of("10.1.0.4") == ""
+
+
 def test_a_network_without_names() -> None:
     quiet = Zone("bridge", ["10.1.0.0/16"], answers=False)
-    quiet.tell("e1", ["web"], ["10.1.0.2"])
+    quiet.tell("e1", known(["web"], ["10.1.0.2"]))
     assert data(quiet, "web") is None
 
 
 def test_an_answer_fits_a_datagram(names: Zone) -> None:
     for number in range(200):
-        names.tell(f"many{number}", ["many"], [f"10.1.2.{number}"])
+        names.tell(f"many{number}", known(["many"], [f"10.1.2.{number}"]))
     reply = ask(names, "many")
     assert reply is not None
     assert len(reply.pack()) <= 512
