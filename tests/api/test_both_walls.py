@@ -239,7 +239,8 @@ def test_files_of_a_running_and_a_stopped_instance(wall: Wall, tmp_path: Path) -
         check=True,
         timeout=120,
     ).stdout
-    names = tarfile.open(fileobj=io.BytesIO(exported)).getnames()
+    with tarfile.open(fileobj=io.BytesIO(exported)) as archive:
+        names = archive.getnames()
     assert "made" in names
     assert "etc/passwd" not in names
 

@@ -26,14 +26,13 @@ def uses_networks(spec: InstanceSpec) -> bool:
 async def complete_networks(core: Core, spec: InstanceSpec) -> InstanceSpec:
     """The spec with one request per network, by name, the one of ``network_mode`` first.
 
-    NotFound: "network X not found", or no such container to join; Invalid for combinations that make no sense.
+    NotFound: "network X not found"; Invalid for combinations that make no sense or no such container to join.
     """
     mode = spec.network_mode
     if mode in ("", "default"):
         mode = core.settings.default_network
     if mode.startswith("container:"):
-        other = core.slots.find(mode.removeprefix("container:"))
-        return replace(spec, network_mode=f"container:{other.id}", endpoints=())
+        return replace(spec, network_mode=joined_mode(core, mode, "network"), endpoints=())
     if mode in _NO_NETWORK or spec.network_disabled:
         return replace(spec, network_mode=mode if mode in _NO_NETWORK else "none", endpoints=())
     asked: dict[str, EndpointRequest] = {}
@@ -128,6 +127,18 @@ async def gateway_network(core: Core, record: Instance) -> Network | None:
         return await core.network(record.spec.endpoints[0].network)
     except NotFound:
         return None
+
+
+def joined_mode(core: Core, mode: str, what: str) -> str:
+    """A namespace mode with the full id of the instance it names. Invalid when there is none: clients take a
+    NotFound of create for a missing image, and pull it."""
+    kind, _, ref = mode.partition(":")
+    if kind != "container":
+        return mode
+    try:
+        return f"container:{core.slots.find(ref).id}"
+    except NotFound as error:
+        raise Invalid(f"joining {what} namespace of container: {error}") from error
 
 
 def joins(core: Core, spec: InstanceSpec) -> dict[str, int]:

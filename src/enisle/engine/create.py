@@ -9,7 +9,7 @@ import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-from enisle.engine.addressing import complete_networks, exposed
+from enisle.engine.addressing import complete_networks, exposed, joined_mode
 from enisle.engine.announce import announce
 from enisle.engine.completion import complete
 from enisle.engine.core import Core, isolation_of
@@ -102,17 +102,15 @@ async def _checked(core: Core, spec: InstanceSpec, image: Image, warnings: list[
         exposed(text)
     if spec.auto_remove and spec.restart.kind is not RestartKind.NO:
         raise Invalid("can't create 'AutoRemove' container with restart policy")
-    spec = replace(spec, pid_mode=_joined(core, spec.pid_mode), ipc_mode=_joined(core, spec.ipc_mode))
+    spec = replace(
+        spec,
+        pid_mode=joined_mode(core, spec.pid_mode, "PID"),
+        ipc_mode=joined_mode(core, spec.ipc_mode, "IPC"),
+    )
     if spec.network_mode == "host" and (spec.ports or spec.publish_all):
         warnings.append("Published ports are discarded when using host network mode")
     warnings += core.driver(spec).check(spec)
     return spec
-
-
-def _joined(core: Core, mode: str) -> str:
-    """A namespace mode with the full id of the instance it names. NotFound: there is none."""
-    kind, _, ref = mode.partition(":")
-    return f"container:{core.slots.find(ref).id}" if kind == "container" else mode
 
 
 def _record(instance_id: InstanceId, name: str, spec: InstanceSpec) -> Instance:

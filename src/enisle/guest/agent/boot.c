@@ -125,6 +125,7 @@ static void mount_cgroup(uint32_t pids)
     if (!mount_at("cgroup", CGROUP, "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL))
         return;
     write_file(CGROUP "/cgroup.subtree_control", "+cpu +memory +pids +io");
+    write_file(CGROUP "/cgroup.subtree_control", "+cpuset"); /* by itself: not every kernel has it */
     mkdir(CGROUP "/workload", 0755);
     if (pids) {
         snprintf(text, sizeof text, "%u", pids);

@@ -6,9 +6,13 @@ import os
 import signal
 
 from enisle.launcher.container.failure import Channel
+from enisle.linux.command_line import CommandLine
 from enisle.linux.syscalls import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, close_range, prctl, set_process_name
 
 _OWN = (signal.SIGCHLD, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGTRAP)
+
+# Found before any fork: an instance must not read in its first process how the launcher was called.
+_COMMAND_LINE = CommandLine()
 
 
 def supervise(channel: Channel, *, terminal: bool) -> None:
@@ -19,6 +23,7 @@ def supervise(channel: Channel, *, terminal: bool) -> None:
     if child:
         channel.close()
         set_process_name("init")
+        _COMMAND_LINE.show("init")
         _serve(child, everything)
     os.setpgid(0, 0)
     if terminal:
