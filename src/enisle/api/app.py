@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from enisle.api.call import Call
-from enisle.api.docker import containers, exec, images, networks, refusals, system, volumes
+from enisle.api.docker import build, containers, exec, images, networks, refusals, system, volumes
 from enisle.api.docker.versions import DEFAULT, checked_version, common_headers
 from enisle.api.native import routes as native
 from enisle.api.reply import error_response, status_of
@@ -18,6 +18,7 @@ from enisle.api.router import Route, Router
 from enisle.errors import Denied, EnisleError, Invalid, NotFound
 
 if TYPE_CHECKING:
+    from enisle.build.builder import Builder
     from enisle.engine.engine import Engine
 
 _log = logging.getLogger(__name__)
@@ -28,12 +29,13 @@ _NATIVE_PREFIX = "/enisle/v1/"
 class Api:
     """Answers requests for one engine; serve it with :func:`enisle.api.server.serve`."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, builder: Builder | None) -> None:
         self._engine = engine
+        self._builder = builder
         self._docker = Router(
             [
                 route
-                for module in (containers, exec, images, networks, volumes, system, refusals)
+                for module in (build, containers, exec, images, networks, volumes, system, refusals)
                 for route in module.ROUTES
             ]
         )
@@ -84,7 +86,7 @@ class Api:
         route, name = found
         if "\0" in path:
             raise Invalid("the path holds a NUL character")
-        return Call(request, self._engine, version, name, self._headers), route
+        return Call(request, self._engine, version, name, self._headers, self._builder), route
 
 
 def _refuse_other_sites(request: web.BaseRequest) -> None:
@@ -96,6 +98,6 @@ def _refuse_other_sites(request: web.BaseRequest) -> None:
         raise Denied("requests from web pages of other sites are refused")
 
 
-def make_app(engine: Engine) -> Api:
-    """The API over an engine."""
-    return Api(engine)
+def make_app(engine: Engine, builder: Builder | None = None) -> Api:
+    """The API over an engine. ``builder`` None: images are not built."""
+    return Api(engine, builder)

@@ -17,6 +17,7 @@ from enisle.api.server import ApiProtocol, Taken
 from enisle.errors import Internal, Invalid
 
 if TYPE_CHECKING:
+    from enisle.build.builder import Builder
     from enisle.engine.engine import Engine
 
 Body = TypeVar("Body")
@@ -33,6 +34,7 @@ class Call:
     version: tuple[int, int]
     name: str
     headers: dict[str, str]
+    builder: Builder | None = None
     _query: Query | None = field(default=None)
 
     @property

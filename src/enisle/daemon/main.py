@@ -74,13 +74,17 @@ async def _serve(config: Config) -> int:
     """Open the engine, serve clients until a signal says to stop, let go of everything."""
     from enisle.api.app import make_app
     from enisle.api.server import serve
+    from enisle.build.builder import Builder
     from enisle.daemon.wiring import opened
+    from enisle.images.platforms import host_platform
 
     began = time.monotonic()
     stop = _stop_event()
     async with opened(config) as engine:
+        builder = Builder(engine, data_root=config.data_root, run_root=config.run_root, host=host_platform())
+        await builder.open()
         sock = bind(config.socket_path, config.group)
-        serving = await serve(make_app(engine), [sock])
+        serving = await serve(make_app(engine, builder), [sock])
         log.info("ready in %.0f ms: listening on %s", (time.monotonic() - began) * 1000, config.socket_path)
         notify("READY=1")
         await stop.wait()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
-from enisle.contracts import LayerUse, Progress, RegistryAuth, Removed
+from enisle.contracts import ImageStep, LayerUse, Progress, RegistryAuth, Removed
 from enisle.engine.core import Core
 from enisle.errors import Conflict, Invalid
 from enisle.formats.changes import apply_changes
@@ -133,6 +134,45 @@ class Images:
             removed, freed = await self._store.prune(keep=keep)
         self._tell("prune", "", reclaimed=str(freed))
         return removed, freed
+
+    # --- builds ---
+
+    async def extend(self, parent: ImageId | None, layer: AsyncIterator[bytes] | None, step: ImageStep) -> ImageId:
+        """The result of one build step, without a name. See contracts.ImageStore."""
+        return await self._store.extend(parent, layer, step)
+
+    async def squash(self, image: ImageId, base: ImageId | None, layer: AsyncIterator[bytes]) -> ImageId:
+        """One layer in the place of all above ``base``. See contracts.ImageStore."""
+        return await self._store.squash(image, base, layer)
+
+    async def persist(self) -> None:
+        """Put the results of build steps on the disk."""
+        await self._store.persist()
+
+    async def layers(self, image: ImageId) -> list[Path]:
+        """Unpacked layer directories, topmost first; to be read only."""
+        return await self._store.layers(image)
+
+    def hold(self, image: str) -> None:
+        """Keep an image from being removed until ``release``."""
+        self._core.image_claims[image] += 1
+
+    def release(self, image: str) -> None:
+        """Undo one ``hold``."""
+        self._core.image_claims[image] -= 1
+
+    async def discard(self, image: ImageId) -> bool:
+        """Remove an image that has no name, no user and no child; whether it was."""
+        async with self._core.image_lock:
+            found = next((one for one in await self._store.all() if one.id == image), None)
+            used = self._core.image_claims[image] > 0 or bool(self._core.slots.of_image(image))
+            if found is None or used or found.repo_tags or found.repo_digests:
+                return False
+            if any(one.parent == image for one in await self._store.all()):
+                return False
+            await self._store.remove(image, prune_parents=False)
+        self._tell("delete", image, name=image)
+        return True
 
     async def usage(self) -> LayerUse:
         return await self._store.usage()

@@ -48,8 +48,8 @@ class Instances:
         """Make an instance that is not started yet; ``warnings`` grows by what could not be honoured.
 
         ``spec.image_id`` may be "": the image is looked up, and the spec is completed from it. ``spec.isolation`` is
-        decided here from ``spec.runtime``. NotFound: no such image; Conflict: the name is in use. ``defaults`` stand in for
-        the image's own config.
+        decided here from ``spec.runtime``. NotFound: no such image; Conflict: the name is in use. ``defaults`` stand
+        in for the image's own config.
         """
         return await create(self._core, spec, name=name, warnings=warnings, defaults=defaults)
 

@@ -1,4 +1,4 @@
-"""Docker's routes that we answer as a dockerd without Swarm and plugins does, and those not offered yet."""
+"""Docker's routes that we answer as a dockerd without Swarm and plugins does."""
 
 from __future__ import annotations
 
@@ -25,12 +25,6 @@ async def _not_part_of_swarm(_call: Call) -> web.StreamResponse:
     raise Unavailable("This node is not part of a swarm")
 
 
-async def _no_build(_call: Call) -> web.StreamResponse:
-    raise NotSupported(
-        "building images is not offered by this engine yet.", remedy="Build elsewhere, then load or pull."
-    )
-
-
 async def _no_plugins(_call: Call) -> web.StreamResponse:
     return json_response([])
 
@@ -41,10 +35,6 @@ async def _no_such_plugin(call: Call) -> web.StreamResponse:
 
 async def _plugins_refused(_call: Call) -> web.StreamResponse:
     raise NotSupported("plugins are not offered by this engine.")
-
-
-async def _nothing_pruned(_call: Call) -> web.StreamResponse:
-    return json_response({"CachesDeleted": None, "SpaceReclaimed": 0})
 
 
 def _manager_routes() -> list[Route]:
@@ -87,8 +77,4 @@ def _plugin_routes() -> list[Route]:
 ROUTES = [
     *_manager_routes(),
     *_plugin_routes(),
-    Route("POST", "build", _no_build),
-    Route("POST", "build/cancel", _no_build),
-    Route("POST", "build/prune", _nothing_pruned),
-    Route("POST", "session", _no_build),
 ]

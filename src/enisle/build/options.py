@@ -1,0 +1,44 @@
+"""What the client of a build asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from enisle.contracts import RegistryAuth
+from enisle.model.image import Platform
+from enisle.model.resources import Resources, Ulimit
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildOptions:
+    """``remote``: a URL or git repository in the place of the context sent. ``arguments``: None is "not given".
+
+    ``runtime`` "vm": every RUN has a virtual machine of its own. ``secrets``: by id, never stored, never part of a
+    key. ``ssh``: paths of agents' sockets on this host, by id. ``credentials``: by registry.
+    """
+
+    dockerfile: str = ""
+    remote: str = ""
+    names: tuple[str, ...] = ()
+    target: str = ""
+    arguments: Mapping[str, str | None] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    no_cache: bool = False
+    pull: bool = False
+    squash: bool = False
+    quiet: bool = False
+    remove: bool = True
+    force_remove: bool = False
+    platform: Platform | None = None
+    runtime: str = ""
+    network_mode: str = ""
+    extra_hosts: tuple[str, ...] = ()
+    shm_size_bytes: int = 0
+    resources: Resources = field(default_factory=Resources)
+    ulimits: tuple[Ulimit, ...] = ()
+    security_options: tuple[str, ...] = ()
+    cgroup_parent: str = ""
+    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    ssh: Mapping[str, str] = field(default_factory=dict)
+    credentials: Mapping[str, RegistryAuth] = field(default_factory=dict, repr=False)

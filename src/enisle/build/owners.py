@@ -1,0 +1,69 @@
+"""Owners and permissions that COPY and ADD give: --chown (names from the image's own files) and --chmod."""
+
+from __future__ import annotations
+
+import re
+
+from enisle.build.tree import Tree
+from enisle.errors import Invalid
+
+_FILE_LIMIT_BYTES = 4 << 20
+_ID_LIMIT = (1 << 32) - 2
+_CLAUSE = re.compile(r"([ugoa]*)([-+=])([rwxXst]*)")
+_BITS = {"r": 0o444, "w": 0o222, "x": 0o111}
+_WHO = {"u": 0o700, "g": 0o070, "o": 0o007, "a": 0o777}
+
+
+def owner(text: str, tree: Tree) -> tuple[int, int]:
+    """(uid, gid) of "user[:group]"; a user alone gives its number for both, as Docker's reference says. Invalid."""
+    user, _, group = text.partition(":")
+    uid = _number(user, tree, (b"etc", b"passwd"), "user")
+    return uid, _number(group, tree, (b"etc", b"group"), "group") if group else uid
+
+
+def _number(name: str, tree: Tree, database: tuple[bytes, ...], kind: str) -> int:
+    if name.isascii() and name.isdigit():
+        if int(name) > _ID_LIMIT:
+            raise Invalid(f"invalid chown: {name} is no {kind} id")
+        return int(name)
+    for line in (tree.read(database, limit=_FILE_LIMIT_BYTES) or b"").splitlines():
+        fields = line.split(b":")
+        if len(fields) > 2 and fields[0] == name.encode() and fields[2].isdigit() and int(fields[2]) <= _ID_LIMIT:
+            return int(fields[2])
+    letter = "uid" if kind == "user" else "gid"
+    raise Invalid(
+        "unable to convert uid/gid chown string to host mapping: "
+        f"can't find {letter} for {kind} {name}: no such {kind}: {name}"
+    )
+
+
+def mode(text: str, old: int, *, is_directory: bool) -> int:
+    """Permissions after chmod(1)'s ``text``: octal digits or symbolic clauses. Invalid."""
+    if re.fullmatch(r"0*[0-7]{1,4}", text):
+        return int(text, 8)
+    for clause in text.split(","):
+        match = _CLAUSE.fullmatch(clause)
+        if match is None:
+            raise Invalid(f"invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777")
+        old = _changed(old, match[1] or "a", match[2], match[3], is_directory=is_directory)
+    return old
+
+
+def _changed(old: int, who: str, operator: str, letters: str, *, is_directory: bool) -> int:
+    reach = 0
+    for letter in who:
+        reach |= _WHO[letter]
+    bits = 0
+    for letter in letters:
+        bits |= _BITS.get(letter, 0) & reach
+        if letter == "X" and (is_directory or old & 0o111):
+            bits |= 0o111 & reach
+        if letter == "s":
+            bits |= (0o4000 if "u" in who or "a" in who else 0) | (0o2000 if "g" in who or "a" in who else 0)
+        if letter == "t":
+            bits |= 0o1000
+    if operator == "+":
+        return old | bits
+    if operator == "-":
+        return old & ~bits
+    return (old & ~reach) | bits

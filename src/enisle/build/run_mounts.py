@@ -1,0 +1,262 @@
+"""RUN --mount: what each kind becomes on the instance that a RUN is."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import posixpath
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+
+from enisle.build.caches import CacheMounts, Sharing
+from enisle.build.layer_plan import LayerPlan, Planned, threaded
+from enisle.build.options import BuildOptions
+from enisle.build.sources import found
+from enisle.build.tree import EmptyTree, Tree
+from enisle.contracts import ImageStep
+from enisle.engine.images import Images
+from enisle.errors import Invalid
+from enisle.formats.dockerfile.instructions import RunMount
+from enisle.model.image import ImageConfig
+from enisle.model.instance import Mount, MountKind
+
+_SIZE = re.compile(r"(\d+)([kmgt]?)b?", re.IGNORECASE)
+SCRIPTS = "/dev/pipes"
+"""Where scripts that are written in the Dockerfile are: below /dev, so that no layer sees them."""
+
+_SECRET_DIRECTORY = "/run/secrets"
+_SSH_SOCKET = "/run/buildkit/ssh_agent"
+_KEYS = {
+    "bind": {"target", "source", "from", "rw"},
+    "cache": {"id", "target", "ro", "sharing", "from", "source", "mode", "uid", "gid", "rw"},
+    "tmpfs": {"target", "size"},
+    "secret": {"id", "target", "required", "mode", "uid", "gid", "env"},
+    "ssh": {"id", "target", "required", "mode", "uid", "gid"},
+}
+_SAME = {"dst": "target", "destination": "target", "src": "source", "readonly": "ro", "readwrite": "rw"}
+
+
+@dataclass(kw_only=True)
+class Mounted:
+    """What a RUN is started with. ``keys`` go into its cache key. ``env_files``: variables to be read from files."""
+
+    mounts: list[Mount] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    env_files: dict[str, str] = field(default_factory=dict)
+    environment: list[str] = field(default_factory=list)
+
+
+class RunMounts:
+    """Makes the mounts of one RUN; all of it is gone when the context ends. ``tree_of``: the tree of a ``from``."""
+
+    def __init__(
+        self,
+        images: Images,
+        caches: CacheMounts,
+        options: BuildOptions,
+        directory: FilePath,
+        tree_of: Callable[[str], Awaitable[Tree]],
+    ) -> None:
+        self._images = images
+        self._caches = caches
+        self._options = options
+        self._directory = directory
+        self._tree_of = tree_of
+        self._stack = AsyncExitStack()
+        self._agents = 0
+        self._pending: list[tuple[LayerPlan, str, Mount]] = []
+        self.result = Mounted()
+
+    async def __aenter__(self) -> RunMounts:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def check(self, mounts: list[RunMount], *, working_dir: str, expand: Callable[[str], str]) -> None:
+        """Find what each mount names, and the keys; nothing is made yet. Raises Invalid."""
+        for mount in mounts:
+            options = _options(mount, expand)
+            self.result.keys.append(_key(mount.kind, options))
+            target = _target(mount.kind, options, working_dir)
+            await getattr(self, f"_{mount.kind}")(options, target)
+
+    @property
+    def targets(self) -> list[str]:
+        """Where something is mounted."""
+        return [mount.target for mount in self.result.mounts]
+
+    def add_scripts(self, scripts: dict[str, str]) -> None:
+        """Show files that are to be executed."""
+        if not scripts:
+            return
+        directory = self._fresh()
+        directory.mkdir(mode=0o755)
+        self._stack.callback(directory.rmdir)
+        for name, text in scripts.items():
+            path = directory / name
+            path.write_text(text, encoding="utf-8", errors="surrogateescape")
+            path.chmod(0o755)
+            self._stack.callback(path.unlink)
+        self.result.mounts.append(Mount(kind=MountKind.BIND, target=SCRIPTS, source=str(directory), read_only=True))
+
+    def _fresh(self) -> FilePath:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self._directory / secrets.token_hex(8)
+
+    async def make(self) -> None:
+        """Make what binds show: a layer of their own, that nobody else's files can be in."""
+        for plan, name, mount in self._pending:
+            step = ImageStep(config=ImageConfig(), created_by="mount")
+            image = await self._images.extend(None, threaded(plan.pieces()), step)
+            self._images.hold(image)
+            self._stack.push_async_callback(self._images.discard, image)
+            self._stack.callback(self._images.release, image)
+            layer = (await self._images.layers(image))[0]
+            source = str(layer / name)
+            self.result.mounts.append(
+                Mount(kind=MountKind.BIND, target=mount.target, source=source, read_only=mount.read_only)
+            )
+
+    async def _bind(self, options: dict[str, str], target: str) -> None:
+        tree = await self._tree_of(options.get("from", ""))
+        self.result.keys.append(await asyncio.to_thread(self._plan_bind, tree, options, target))
+
+    def _plan_bind(self, tree: Tree, options: dict[str, str], target: str) -> str:
+        source = options.get("source", "/")
+        [(_, place, node)] = found(tree, source, what="RUN --mount", pattern=False)
+        name = f"m-{secrets.token_hex(16)}"
+        plan = LayerPlan(EmptyTree(), now_ns=0)
+        top = (name.encode(),)
+        if node.is_directory:
+            plan.directory(top, owner=(node.uid, node.gid), mode=node.mode, mtime_ns=node.mtime_ns)
+            for path, one in tree.walk(place):
+                inside = (*top, *path[len(place) :])
+                if one.is_directory:
+                    plan.directory(inside, owner=(one.uid, one.gid), mode=one.mode, mtime_ns=one.mtime_ns)
+                else:
+                    plan.put(inside, Planned(node=one, tree=tree, source=path))
+        else:
+            plan.put(top, Planned(node=node, tree=tree, source=place))
+        read_only = not _flag(options, "rw")
+        self._pending.append((plan, name, Mount(kind=MountKind.BIND, target=target, read_only=read_only)))
+        return plan.digest(under=top)
+
+    async def _cache(self, options: dict[str, str], target: str) -> None:
+        if options.get("from") or options.get("source"):
+            raise Invalid("RUN --mount=type=cache with from= or source= is not supported: fill the cache in a RUN")
+        try:
+            sharing = Sharing(options.get("sharing", "shared"))
+        except ValueError:
+            raise Invalid(f"unsupported sharing value {options['sharing']!r}") from None
+        mode = _octal(options.get("mode", "0755"))
+        owner = (_id(options.get("uid", "0")), _id(options.get("gid", "0")))
+        lease = self._caches.leased(options.get("id", target), sharing, mode=mode, owner=owner)
+        path = await self._stack.enter_async_context(lease)
+        read_only = _flag(options, "ro")
+        self.result.mounts.append(Mount(kind=MountKind.BIND, target=target, source=str(path), read_only=read_only))
+
+    async def _tmpfs(self, options: dict[str, str], target: str) -> None:
+        size = _bytes(options["size"]) if "size" in options else 0
+        self.result.mounts.append(
+            Mount(kind=MountKind.TMPFS, target=target, tmpfs_size_bytes=size, options=("exec", "suid", "dev"))
+        )
+
+    async def _secret(self, options: dict[str, str], target: str) -> None:
+        name = options.get("id") or posixpath.basename(options.get("target", ""))
+        if not name:
+            raise Invalid("RUN --mount=type=secret needs an id")
+        data = self._options.secrets.get(name)
+        if data is None:
+            if _flag(options, "required"):
+                raise Invalid(f"secret {name}: not found. Give it with: enisle build --secret id={name},src=FILE")
+            return
+        owner = (_id(options.get("uid", "0")), _id(options.get("gid", "0")))
+        path = self._write(data, _octal(options.get("mode", "0400")), owner)
+        if "env" in options:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", options["env"]):
+                raise Invalid(f"invalid environment variable {options['env']!r} of a secret")
+            self.result.env_files[options["env"]] = target
+        self.result.mounts.append(Mount(kind=MountKind.BIND, target=target, source=str(path), read_only=True))
+
+    def _write(self, data: bytes, mode: int, owner: tuple[int, int]) -> FilePath:
+        """A file on the run directory, which is memory where systems are set up as usual."""
+        path = self._fresh()
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._stack.callback(path.unlink)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            os.fchown(file.fileno(), *owner)
+            os.fchmod(file.fileno(), mode)
+        return path
+
+    async def _ssh(self, options: dict[str, str], target: str) -> None:
+        name = options.get("id", "default")
+        socket = self._options.ssh.get(name)
+        if socket is None:
+            if _flag(options, "required"):
+                raise Invalid(f"ssh agent {name}: not found. Give it with: enisle build --ssh {name}")
+            return
+        if "target" not in options:
+            target = f"{_SSH_SOCKET}.{self._agents}"
+            self._agents += 1
+        self.result.environment.append(f"SSH_AUTH_SOCK={target}")
+        self.result.mounts.append(Mount(kind=MountKind.BIND, target=target, source=socket))
+
+
+def _options(mount: RunMount, expand: Callable[[str], str]) -> dict[str, str]:
+    options = {_SAME.get(key, key): expand(value) for key, value in mount.options.items()}
+    if mount.kind == "bind" and "ro" in options:
+        options = {"rw": "false" if _flag(options, "ro") else "true"} | options
+        del options["ro"]
+    unknown = sorted(set(options) - _KEYS[mount.kind])
+    if unknown:
+        raise Invalid(f"unexpected key '{unknown[0]}' for mount type '{mount.kind}'")
+    return options
+
+
+def _key(kind: str, options: dict[str, str]) -> str:
+    return kind + "".join(f",{name}={value}" for name, value in sorted(options.items()))
+
+
+def _target(kind: str, options: dict[str, str], working_dir: str) -> str:
+    target = options.get("target", "")
+    if not target and kind == "secret":
+        name = options.get("id", "")
+        if "env" in options:
+            name = f"enisle-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        target = f"{_SECRET_DIRECTORY}/{posixpath.basename(name)}"
+    if not target and kind != "ssh":
+        raise Invalid(f"RUN --mount=type={kind} needs a target")
+    return posixpath.normpath("/" + posixpath.join(working_dir or "/", target).lstrip("/"))
+
+
+def _flag(options: dict[str, str], name: str) -> bool:
+    text = options.get(name, "false").lower()
+    if text not in ("true", "false", "1", "0", ""):
+        raise Invalid(f"invalid value for {name}: {text}")
+    return text in ("true", "1", "")
+
+
+def _octal(text: str) -> int:
+    if not re.fullmatch(r"[0-7]{1,5}", text) or int(text, 8) > 0o7777:
+        raise Invalid(f"invalid mode {text!r}: it is an octal number")
+    return int(text, 8)
+
+
+def _id(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) >= (1 << 32) - 1:
+        raise Invalid(f"invalid user or group id {text!r}: it is a number")
+    return int(text)
+
+
+def _bytes(text: str) -> int:
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise Invalid(f"invalid size {text!r}")
+    return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[match[2].lower()]

@@ -1,0 +1,166 @@
+"""RUN: an instance of the image so far, behind the wall the build asks for; what it has written is the layer."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path as FilePath
+
+from enisle.build.archive_tree import spool
+from enisle.build.options import BuildOptions
+from enisle.build.run_mounts import Mounted
+from enisle.contracts import Connection
+from enisle.engine.instances import Instances
+from enisle.errors import EnisleError, Invalid, NotFound
+from enisle.model.ids import ImageId
+from enisle.model.image import ImageConfig
+from enisle.model.instance import Healthcheck, Instance, InstanceSpec, LogConfig
+
+MARK = "enisle.build"
+"""An annotation that says which instances are a build's: those a crash has left behind are removed."""
+
+_READ_BYTES = 64 << 10
+_READ_ENV = 'X="$(cat {path}; printf x)"; {name}="${{X%x}}"; unset X; export {name}; '
+
+
+class RunFailed(Invalid):
+    """A command ended with an exit code other than 0."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunStep:
+    """``network``: "default" (as the whole build), "none" or "host"."""
+
+    image: ImageId
+    config: ImageConfig
+    words: tuple[str, ...]
+    environment: tuple[str, ...]
+    network: str = "default"
+
+
+def spec_of(step: RunStep, options: BuildOptions, mounted: Mounted) -> InstanceSpec:
+    """The instance that a RUN is. Pure."""
+    words = step.words
+    if mounted.env_files:
+        script = "".join(_READ_ENV.format(path=_quoted(path), name=name) for name, path in mounted.env_files.items())
+        words = ("/bin/sh", "-c", script + 'exec "$@"', "sh", *words)
+    network = options.network_mode or "default"
+    return InstanceSpec(
+        runtime=options.runtime,
+        image=step.image,
+        image_id=step.image,
+        entrypoint=(),
+        command=words,
+        env=(*step.environment, *mounted.environment),
+        attach_stdout=True,
+        attach_stderr=True,
+        mounts=tuple(mounted.mounts),
+        network_mode=network if step.network == "default" else step.network,
+        extra_hosts=options.extra_hosts,
+        resources=options.resources,
+        ulimits=options.ulimits,
+        shm_size_bytes=options.shm_size_bytes or 64 << 20,
+        security_options=options.security_options,
+        cgroup_parent=options.cgroup_parent,
+        healthcheck=Healthcheck(test=("NONE",)),
+        log=LogConfig(driver="none"),
+        annotations={MARK: "run"},
+    )
+
+
+def defaults_of(config: ImageConfig) -> ImageConfig:
+    """What of the image's config a RUN is completed from: what it writes below a VOLUME is kept."""
+    return replace(
+        config, volumes=(), healthcheck=None, entrypoint=None, command=None, exposed_ports=(), stop_signal=""
+    )
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+class Runner:
+    """Runs steps. ``say`` takes what the command prints."""
+
+    def __init__(self, instances: Instances, directory: FilePath) -> None:
+        self._instances = instances
+        self._directory = directory
+
+    @asynccontextmanager
+    async def ran(
+        self, step: RunStep, options: BuildOptions, mounted: Mounted, say: Callable[[str], None]
+    ) -> AsyncIterator[FilePath]:
+        """Run it; its layer as a tar file. The instance is gone at the end, however it ends. Raises RunFailed."""
+        spec = spec_of(step, options, mounted)
+        record = await self._instances.create(spec, name=None, warnings=[], defaults=defaults_of(step.config))
+        path = self._directory / secrets.token_hex(8)
+        removes = options.remove or options.force_remove
+        try:
+            say(f" ---> Running in {record.id[:12]}\n")
+            exit_code = await self._run(record, say)
+            if exit_code:
+                removes = True
+                raise RunFailed(
+                    f"The command '{' '.join(step.words)}' returned a non-zero code: {exit_code}", exit_code
+                )
+            async with self._instances.files(record.id) as files:
+                await spool(await files.layer(), path)
+            if options.remove:
+                say(f"Removing intermediate container {record.id[:12]}\n")
+                await self._remove(record)
+            yield path
+        except BaseException:
+            removes = True
+            raise
+        finally:
+            path.unlink(missing_ok=True)
+            if removes:
+                await self._remove(record)
+
+    async def _remove(self, record: Instance) -> None:
+        with suppress(NotFound):
+            await self._instances.remove(record.id, force=True, volumes=True)
+
+    async def _run(self, record: Instance, say: Callable[[str], None]) -> int:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        async with AsyncExitStack() as stack:
+            stack.callback(ours.close)
+            connection = Connection(fd=theirs.detach(), stdin=False, stdout=True, stderr=True, framed=False)
+            await self._instances.attach(record.id, connection)
+            ended = await self._instances.prepare_wait(record.id, "next-exit")
+            await self._instances.start(record.id)
+            await _pump(ours, say)
+            return (await ended).exit_code
+
+
+async def _pump(source: socket.socket, say: Callable[[str], None]) -> None:
+    """Pass on text until the other side has closed; bytes that are no UTF-8 are replaced."""
+    loop = asyncio.get_running_loop()
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    while True:
+        try:
+            data = await loop.sock_recv(source, _READ_BYTES)
+        except ConnectionError:
+            data = b""
+        if text := decoder.decode(data, final=not data):
+            say(text)
+        if not data:
+            return
+
+
+async def sweep(instances: Instances) -> None:
+    """Remove what builds that were cut short have left."""
+    for record in instances.all():
+        if MARK in record.spec.annotations:
+            with suppress(EnisleError):
+                await instances.remove(record.id, force=True, volumes=True)
