@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from enisle.launcher.client import Client, ClientOptions
 from enisle.launcher.connection import Connection, listen, peer_is_root
@@ -22,6 +22,9 @@ from enisle.wire.frames import Message, close_all
 from enisle.wire.keeper import SOCKET_NAME, STATUS_NAME
 from enisle.wire.plans import GENERATION, LimitsPlan, LogPlan, NicPlan, ProcessPlan, from_json, to_json
 
+if TYPE_CHECKING:
+    from enisle.launcher.container.reserve import Reserve
+
 _LINGER_S = 300.0
 _NOT_RUNNING = "the instance is not running"
 
@@ -29,12 +32,14 @@ Request = tuple[Connection, Message]
 MakeWall = Callable[[str, EpollLoop, str], Wall]
 
 
-def make_wall(kind: str, loop: EpollLoop, run_dir: str) -> Wall:
-    """The wall of that name; the VM's modules are loaded only where a VM is wanted."""
+def make_wall(kind: str, loop: EpollLoop, run_dir: str, reserve: Reserve | None = None) -> Wall:
+    """The wall of that name; the VM's modules are loaded only where a VM is wanted. ``reserve`` goes to it."""
     if kind == "container":
         from enisle.launcher.container.wall import ContainerWall  # loaded by the launcher already
 
-        return ContainerWall(loop, run_dir)
+        return ContainerWall(loop, run_dir, reserve)
+    if reserve is not None:
+        reserve.discard()
     if kind == "vm":
         from enisle.launcher.vm.wall import VmWall
 

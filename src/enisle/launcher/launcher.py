@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import signal
@@ -9,11 +10,13 @@ import socket
 from dataclasses import dataclass
 
 from enisle.launcher.connection import Connection, listen, peer_is_root
-from enisle.launcher.container.wall import host_layout  # and all of that wall, before the first fork
+from enisle.launcher.container import wall as _container_wall  # noqa: F401 - all of it, before the first fork
+from enisle.launcher.container.reserve import Reserve, make_reserve
 from enisle.launcher.descriptors import keep_only
-from enisle.launcher.keeper import Keeper
+from enisle.launcher.keeper import Keeper, make_wall
 from enisle.launcher.log import json_lines
 from enisle.launcher.loop import EpollLoop, report_exception
+from enisle.linux.cgroup.layout import host_layout
 from enisle.linux.syscalls import PR_SET_DUMPABLE, prctl, set_process_name
 from enisle.wire.frames import Decoder, Message, close_all, encode, receive
 from enisle.wire.plans import GENERATION, ContainerPlan, MountPlan, NicPlan, ProcessPlan, from_json, to_json
@@ -193,13 +196,17 @@ def live(job: Job | None, orders: socket.socket | None) -> None:
         os.setsid()
         keep_only([sock.fileno() for sock in (job and job.sock, orders) if sock])
         loop = EpollLoop()
+        reserve: Reserve | None = None
         if job is None and orders is not None:
             set_process_name("enisle-spare")
+            if host_layout().version == 1:  # on v2 the first process is born in its cgroup, so not before that is known
+                reserve = make_reserve(warm_up)
             warm_up()
             job = wait_for_job(orders)
         if job is not None:
             set_process_name(f"keeper:{job.instance[:8]}")
-            keeper = Keeper(loop, job.instance, job.run_dir)
+            walls = functools.partial(make_wall, reserve=reserve)
+            keeper = Keeper(loop, job.instance, job.run_dir, walls=walls)
             keeper.adopt(job.sock)
             loop.run()
         status = 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -19,9 +21,10 @@ from enisle.launcher.container.options import Options
 from enisle.launcher.container.rootfs import Rootfs
 from enisle.launcher.descriptors import keep_only, place
 from enisle.linux import mounts, terminals
+from enisle.linux.cgroup.choose import group as cgroup_of
 from enisle.linux.cgroup.group import Group
-from enisle.linux.cgroup.layout import Layout
-from enisle.linux.namespaces import CLONE_NEWCGROUP, FLAGS, setns, unshare
+from enisle.linux.cgroup.layout import Layout, host_layout
+from enisle.linux.namespaces import CLONE_NEWCGROUP, CLONE_NEWNS, FLAGS, setns, unshare
 from enisle.linux.route import Route
 from enisle.linux.syscalls import (
     PR_SET_DUMPABLE,
@@ -30,7 +33,7 @@ from enisle.linux.syscalls import (
     setdomainname,
     sethostname,
 )
-from enisle.wire.plans import ContainerPlan
+from enisle.wire.plans import ContainerPlan, from_json
 
 _CHANNEL = 3
 
@@ -40,6 +43,7 @@ class Birth:
     """What the child gets from its keeper besides the plan. ``joined``: namespace kind -> descriptor of it.
 
     ``stdio``: stdin, stdout and stderr, or nothing for a terminal. ``group``: to be joined; None where clone3 did that.
+    ``loopback``: whether that link has still to be set up in a network namespace of our own.
     """
 
     channel_fd: int
@@ -48,11 +52,12 @@ class Birth:
     layout: Layout
     cgroup_path: str
     group: Group | None
+    loopback: bool = True
 
 
 def become_first_process(plan: ContainerPlan, birth: Birth) -> NoReturn:
     """Set everything up and exec. Failures go to the keeper."""
-    channel = _isolate(birth)
+    channel = _isolate(birth.channel_fd, birth.stdio, birth.joined.values())
     try:
         _Setup(plan, birth, channel).run()
     except BaseException as error:
@@ -60,13 +65,47 @@ def become_first_process(plan: ContainerPlan, birth: Birth) -> NoReturn:
     os._exit(1)
 
 
-def _isolate(birth: Birth) -> Channel:
+def become_reserve(channel_fd: int, prepare: Callable[[], None]) -> NoReturn:
+    """Wait for a plan in new pid, network, IPC and UTS namespaces, then be that container's first process."""
+    channel = _isolate(channel_fd, [], [])
+    try:
+        prepare()
+        with Route() as route:
+            route.link_up("lo")
+        data, stdio = channel.receive()
+        if data:
+            _begin(from_json(ContainerPlan, json.loads(data)), stdio, channel)
+    except BaseException as error:
+        channel.fail(error, PREFIX_CREATE)
+    os._exit(1)
+
+
+def _begin(plan: ContainerPlan, stdio: list[int], channel: Channel) -> NoReturn:
+    unshare(CLONE_NEWNS)
+    for target, fd in enumerate(stdio):
+        os.dup2(fd, target, inheritable=True)
+        os.close(fd)
+    layout = host_layout()
+    path = f"{plan.cgroup_parent}/{plan.id}"
+    birth = Birth(
+        channel_fd=_CHANNEL,
+        stdio=stdio,
+        joined={},
+        layout=layout,
+        cgroup_path=path,
+        group=cgroup_of(path, layout),
+        loopback=False,
+    )
+    _Setup(plan, birth, channel).run()
+
+
+def _isolate(channel_fd: int, stdio: list[int], kept: Iterable[int]) -> Channel:
     """Let go of all that is the keeper's: descriptors, signals, session, keys; be looked into by nobody."""
     prctl(PR_SET_DUMPABLE, 0)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    place([*(birth.stdio or [null, null, null]), birth.channel_fd])
+    place([*(stdio or [null, null, null]), channel_fd])
     os.set_inheritable(_CHANNEL, False)
-    keep_only(birth.joined.values(), first=_CHANNEL + 1)
+    keep_only(kept, first=_CHANNEL + 1)
     channel = Channel(_CHANNEL)
     reset_signals()
     os.setsid()
@@ -131,7 +170,7 @@ class _Setup:
             self._birth.group.add(0)
         if self._plan.namespaces.cgroup == "private":
             unshare(CLONE_NEWCGROUP)
-        if self._plan.namespaces.net == "private":
+        if self._plan.namespaces.net == "private" and self._birth.loopback:
             with Route() as route:
                 route.link_up("lo")
 

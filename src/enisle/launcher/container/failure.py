@@ -9,6 +9,7 @@ from typing import Any
 
 PREFIX_CREATE = "OCI runtime create failed: unable to start container process: "
 PREFIX_EXEC = "OCI runtime exec failed: exec failed: unable to start container process: "
+MAX_PACKET_BYTES = 64 << 10  # a third of what Linux lets one packet hold (net.core.wmem_default)
 
 
 class ChildFailure(Exception):
@@ -52,6 +53,11 @@ class Channel:
             text, code = describe(error), 128
             kind = "invalid" if isinstance(error, OSError) else "internal"
         self.send({"error": f"{prefix}{text}: unknown", "exit_code": code, "kind": kind})
+
+    def receive(self) -> tuple[bytes, list[int]]:
+        """A packet and the descriptors that came with it, close-on-exec; no bytes when the keeper is gone."""
+        data, fds, _flags, _address = socket.recv_fds(self._socket, MAX_PACKET_BYTES, 3, socket.MSG_CMSG_CLOEXEC)
+        return data, fds
 
     def wait_go(self) -> None:
         """Wait until the keeper has made cgroup and links. OSError when it is gone."""

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from enisle.launcher.container.failure import MAX_PACKET_BYTES
 from enisle.launcher.container.session import ContainerSession, make_pipes
 from enisle.launcher.wall import STDOUT, SessionEvents, WallError
 from enisle.linux.namespaces import Child
@@ -16,8 +17,6 @@ from enisle.wire.frames import close_all
 
 if TYPE_CHECKING:
     from enisle.launcher.loop import EpollLoop
-
-_PACKET_BYTES = 64 << 10
 
 
 class Spawn:
@@ -58,6 +57,11 @@ class Spawn:
         """The child's end."""
         return self._theirs.fileno()
 
+    def adopt(self, channel: socket.socket) -> None:
+        """Follow a child that was born with a channel of its own."""
+        self._ours.close()
+        self._ours = channel
+
     def forked(self, child: Child) -> None:
         """The child is there: close its ends here and listen to it."""
         self._child = child
@@ -85,7 +89,7 @@ class Spawn:
 
     def _readable(self) -> None:
         try:
-            data, fds, _flags, _address = socket.recv_fds(self._ours, _PACKET_BYTES, 1)
+            data, fds, _flags, _address = socket.recv_fds(self._ours, MAX_PACKET_BYTES, 1)
         except ConnectionResetError:
             return  # it ended without having read "go"; what it has sent before comes with the next read
         except OSError:

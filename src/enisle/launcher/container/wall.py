@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+import json
 import os
 import time
 from collections.abc import Callable
@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 from enisle.launcher.container import devices, files, nics, processes
 from enisle.launcher.container.child import Birth, become_first_process
 from enisle.launcher.container.join import Entry, become_further_process
+from enisle.launcher.container.reserve import Reserve, suits
 from enisle.launcher.container.session import ContainerSession
 from enisle.launcher.container.spawn import Spawn
 from enisle.launcher.container.task import Task
 from enisle.launcher.wall import Session, SessionEvents, Wall, WallError
 from enisle.linux.cgroup.choose import group as cgroup_of
 from enisle.linux.cgroup.group import Group
-from enisle.linux.cgroup.layout import Layout, detect
+from enisle.linux.cgroup.layout import Layout, host_layout
 from enisle.linux.namespaces import (
     CLONE_NEWNS,
     CLONE_NEWPID,
     FLAGS,
+    Child,
     clone,
     open_namespace,
     setns,
@@ -36,13 +38,13 @@ from enisle.wire.plans import ContainerPlan, LimitsPlan, NicPlan, ProcessPlan, f
 if TYPE_CHECKING:
     from enisle.launcher.loop import EpollLoop
 
-host_layout = functools.cache(detect)  # asked for once by the launcher, so that keepers know it from birth
-
 
 class ContainerWall(Wall):
     """One container. Its pidfd, cgroup and links are owned here; processes are the kernel's."""
 
-    def __init__(self, loop: EpollLoop, run_dir: str) -> None:
+    def __init__(self, loop: EpollLoop, run_dir: str, reserve: Reserve | None = None) -> None:
+        """``reserve`` becomes ours."""
+        self._reserve = reserve
         self._loop = loop
         self._run_dir = run_dir
         self._plan: ContainerPlan | None = None
@@ -70,7 +72,7 @@ class ContainerWall(Wall):
         spawn = Spawn(self._loop, events, terminal=process.terminal, stdin=process.stdin, done=self._started(done))
         self._first = spawn
         try:
-            self._spawn_first(parsed, spawn)
+            self._spawn_first(plan, parsed, spawn)
         except WallError as error:
             spawn.abandon(error)
         except OSError as error:
@@ -90,15 +92,37 @@ class ContainerWall(Wall):
 
         return started
 
-    def _spawn_first(self, plan: ContainerPlan, spawn: Spawn) -> None:
+    def _spawn_first(self, values: dict[str, Any], plan: ContainerPlan, spawn: Spawn) -> None:
         """On v2 the group is made before, so that the child is born in it; on v1 while the child sets itself up."""
         self._layout = host_layout()
-        path = f"{plan.cgroup_parent}/{plan.id}"
-        self._group = cgroup_of(path, self._layout)
-        cgroup_fd = -1
+        self._group = cgroup_of(f"{plan.cgroup_parent}/{plan.id}", self._layout)
         if self._layout.version == 2:
             self._make_group(self._group, plan, spawn)
-            cgroup_fd = self._group.directory_fd()
+        child = self._take_reserve(values, plan, spawn) or self._clone_first(plan, spawn, self._group)
+        spawn.forked(child)
+        if self._layout.version == 1:
+            self._make_group(self._group, plan, spawn)
+        if plan.nics and plan.namespaces.net == "private":
+            with Route() as route:
+                for nic in plan.nics:
+                    nics.make(route, nic, child.pid)
+                    self._nics[nic.name] = nic
+            set_up(plan.nics, child.pid)  # from here, because it ends with a look at the host's end
+        spawn.go()
+
+    def _take_reserve(self, values: dict[str, Any], plan: ContainerPlan, spawn: Spawn) -> Child | None:
+        """The child that was born for this before, told its plan; None where there is none, or it cannot be used."""
+        reserve, self._reserve = self._reserve, None
+        if reserve is None:
+            return None
+        if suits(plan.namespaces) and reserve.give(json.dumps(values).encode(), spawn.stdio):
+            spawn.adopt(reserve.channel)
+            return reserve.child
+        reserve.discard()
+        return None
+
+    def _clone_first(self, plan: ContainerPlan, spawn: Spawn, group: Group) -> Child:
+        cgroup_fd = group.directory_fd()
         joined, flags = self._namespaces(plan)
         try:
             if "pid" in joined:
@@ -113,24 +137,15 @@ class ContainerWall(Wall):
                         stdio=spawn.stdio,
                         joined=joined,
                         layout=self._layout,
-                        cgroup_path=path,
-                        group=self._group if cgroup_fd < 0 else None,
+                        cgroup_path=group.path,
+                        group=group if cgroup_fd < 0 else None,
                     ),
                 )
         finally:
             if "pid" in joined:
                 self._leave_pid_namespace()
             close_all([*joined.values(), *([cgroup_fd] if cgroup_fd >= 0 else [])])
-        spawn.forked(child)
-        if self._layout.version == 1:
-            self._make_group(self._group, plan, spawn)
-        if plan.nics and plan.namespaces.net == "private":
-            with Route() as route:
-                for nic in plan.nics:
-                    nics.make(route, nic, child.pid)
-                    self._nics[nic.name] = nic
-            set_up(plan.nics, child.pid)  # from here, because it ends with a look at the host's end
-        spawn.go()
+        return child
 
     def _make_group(self, group: Group, plan: ContainerPlan, spawn: Spawn) -> None:
         try:
@@ -347,6 +362,9 @@ class ContainerWall(Wall):
 
     def close(self) -> None:
         """Links go with their network namespace; the overlay with its mount namespace."""
+        if self._reserve is not None:
+            self._reserve.discard()
+            self._reserve = None
         for task in self._tasks:
             task.kill()
         self._tasks.clear()

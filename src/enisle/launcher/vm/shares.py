@@ -108,7 +108,7 @@ class FileServer:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
             connection.connect(address)
             os.unlink(address)
-            words = command(program, self._place, listener.fileno(), read_only=share.read_only)
+            words = command(program, self._place, listener.fileno())
             started = spawn(
                 words,
                 inherit=[listener.fileno()],
@@ -155,13 +155,13 @@ def _enter_share(place: str, source: int, share: Share) -> None:
 _C_VIRTIOFSD = "/usr/lib/qemu/"
 
 
-def command(program: str, place: str, listener: int, *, read_only: bool) -> list[str]:
+def command(program: str, place: str, listener: int) -> list[str]:
     """virtiofsd's command line: of QEMU's own (Debian 12), or of the one in Rust that followed it (Debian 13)."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     files = 65536 if limit == resource.RLIM_INFINITY else min(limit, 65536)
     if not program.startswith(_C_VIRTIOFSD):
         words = [program, f"--fd={listener}", f"--shared-dir={place}", "--sandbox=namespace", "--cache=auto", "--xattr"]
         words += ["--announce-submounts", f"--rlimit-nofile={files}", "--log-level=error", "--inode-file-handles=never"]
-        return [*words, "--readonly"] if read_only else words
+        return words
     options = f"source={place},sandbox=namespace,cache=auto,xattr,announce_submounts"
     return [program, f"--fd={listener}", "-f", "-o", options, f"--rlimit-nofile={files}"]

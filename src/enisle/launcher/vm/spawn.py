@@ -11,7 +11,14 @@ from dataclasses import dataclass
 
 from enisle.linux import landlock
 from enisle.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS, unshare
-from enisle.linux.syscalls import PR_CAPBSET_DROP, PR_CAPBSET_READ, PR_SET_NO_NEW_PRIVS, close_range, prctl
+from enisle.linux.syscalls import (
+    PR_CAPBSET_DROP,
+    PR_CAPBSET_READ,
+    PR_SET_NO_NEW_PRIVS,
+    PR_SET_PDEATHSIG,
+    close_range,
+    prctl,
+)
 
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 _KVM = "/dev/kvm"
@@ -78,6 +85,9 @@ def _become(arguments: Sequence[str], inherit: Sequence[int], errors: int, prepa
         signal.signal(signum, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold the guest's memory
     prepare()
+    prctl(
+        PR_SET_PDEATHSIG, signal.SIGKILL
+    )  # after the change of identity, which clears it: a killed keeper leaves no VM
     _close_others({0, 1, 2, *inherit})
     for fd in inherit:
         os.set_inheritable(fd, True)

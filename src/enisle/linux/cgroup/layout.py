@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 
 V1_CONTROLLERS = ("cpuset", "memory", "cpu", "cpuacct", "devices", "freezer", "blkio", "pids", "perf_event", "hugetlb")
@@ -58,3 +59,9 @@ def detect() -> Layout:
     """The layout as this process sees it."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         return parse_mountinfo(file.read())
+
+
+@functools.cache
+def host_layout() -> Layout:
+    """The same, asked for once: the launcher does, so that all it forks know it from birth."""
+    return detect()

@@ -1,0 +1,98 @@
+"""A first process that was born before its plan was known serves as well as one that was not."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from enisle.linux import mounts
+from enisle.linux.cgroup.layout import host_layout
+from enisle.wire.plans import MountPlan, to_json
+from tests.linux.keepers import Host, host
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    with host(tmp_path_factory.mktemp("reserve")) as made:
+        yield made
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def name_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def wait_for_reserve(box: Host) -> int:
+    """The pid of the process that the next container will be, once the launcher has it ready; 0 on cgroup v2."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        for spare in children(box.launcher_pid):
+            if name_of(spare) != "enisle-spare":
+                continue
+            born = children(spare)
+            if born or host_layout().version == 2:
+                return born[0] if born else 0
+    raise TimeoutError("no spare keeper")
+
+
+def test_it_becomes_the_container(box: Host) -> None:
+    reserve = wait_for_reserve(box)
+    plan = box.plan("sleep", "1000")
+    keeper = box.keeper(plan)
+    started = keeper.ask("start", wall="container", plan=to_json(plan))
+    assert reserve in (0, started["pid"])
+    keeper.ask("signal", signal=9)
+    assert keeper.event("exit")["exit_code"] == 137
+    keeper.close()
+
+
+def test_what_was_mounted_since_can_be_bound(box: Host, tmp_path: Path) -> None:
+    wait_for_reserve(box)
+    late = mounts.new("tmpfs")
+    place = os.open(tmp_path, os.O_PATH)
+    mounts.attach(late, place)
+    try:
+        (tmp_path / "word").write_text("late")
+        plan = box.plan("cat", "/seen/word")
+        plan.mounts.append(MountPlan(kind="bind", target="/seen", source=str(tmp_path)))
+        assert box.run(plan) == (0, b"late")
+    finally:
+        os.close(late)
+        os.close(place)
+        mounts.unmount(str(tmp_path), mounts.MNT_DETACH)
+
+
+def test_a_plan_too_long_for_one_packet(box: Host) -> None:
+    wait_for_reserve(box)
+    words = [f"V{number}={'x' * 50_000}" for number in range(4)]
+    plan = box.plan("sh", "-c", "echo ${#V0} ${#V3}", env=["PATH=/bin", *words])
+    assert box.run(plan) == (0, b"50000 50000\n")
+
+
+@pytest.mark.parametrize("kind", ["net", "pid", "ipc", "uts"])
+def test_other_namespaces_than_its_own(box: Host, kind: str) -> None:
+    wait_for_reserve(box)
+    plan = box.plan("readlink", f"/proc/self/ns/{kind}")
+    setattr(plan.namespaces, kind, "host")
+    code, output = box.run(plan)
+    assert (code, output.decode().strip()) == (0, os.readlink(f"/proc/self/ns/{kind}"))
+
+
+def test_it_ends_with_a_keeper_that_is_never_started(box: Host) -> None:
+    reserve = wait_for_reserve(box)
+    keeper = box.keeper(box.plan("true"))
+    keeper.ask("stop")
+    with pytest.raises(ConnectionError):
+        keeper.event("exit")
+    keeper.close()
+    deadline = time.monotonic() + 20
+    while reserve and os.path.exists(f"/proc/{reserve}"):
+        assert time.monotonic() < deadline
+    assert os.path.exists(f"/proc/{box.launcher_pid}")
