@@ -26,7 +26,7 @@ def uses_networks(spec: InstanceSpec) -> bool:
 async def complete_networks(core: Core, spec: InstanceSpec) -> InstanceSpec:
     """The spec with one request per network, by name, the one of ``network_mode`` first.
 
-    NotFound: "network X not found"; Invalid for combinations that make no sense or no such container to join.
+    Invalid for combinations that make no sense, "network X not found", or no such container to join.
     """
     mode = spec.network_mode
     if mode in ("", "default"):
@@ -40,9 +40,9 @@ async def complete_networks(core: Core, spec: InstanceSpec) -> InstanceSpec:
         name = request.network
         if name in ("", "default"):
             name = core.settings.default_network
-        network = await core.network(name)
+        network = await _asked_network(core, name)
         asked[network.name] = replace(request, network=network.name)
-    primary = (await core.network(mode)).name
+    primary = (await _asked_network(core, mode)).name
     first = asked.pop(primary, None) or EndpointRequest(network=primary)
     if spec.mac_address and not first.mac_address:
         first = replace(first, mac_address=spec.mac_address)
@@ -129,9 +129,15 @@ async def gateway_network(core: Core, record: Instance) -> Network | None:
         return None
 
 
+async def _asked_network(core: Core, name: str) -> Network:
+    try:
+        return await core.network(name)
+    except NotFound as error:
+        raise Invalid(str(error)) from error  # clients take a NotFound of create for a missing image, and pull it
+
+
 def joined_mode(core: Core, mode: str, what: str) -> str:
-    """A namespace mode with the full id of the instance it names. Invalid when there is none: clients take a
-    NotFound of create for a missing image, and pull it."""
+    """A namespace mode with the full id of the instance it names. Invalid when there is none."""
     kind, _, ref = mode.partition(":")
     if kind != "container":
         return mode

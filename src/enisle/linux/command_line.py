@@ -18,5 +18,7 @@ class CommandLine:
     def show(self, text: str) -> None:
         """Overwrite the arguments; text that is longer than they are is cut."""
         size = self._end - self._start
-        if self._start and size > 1:
-            ctypes.memmove(self._start, text.encode()[: size - 1].ljust(size, b"\0"), size)
+        if self._start and size > 2:
+            # A last byte that is not NUL tells the kernel to show no more than the first string (setproctitle).
+            shown = text.encode()[: size - 2].ljust(size - 1, b"\0") + b"."
+            ctypes.memmove(self._start, shown, size)
