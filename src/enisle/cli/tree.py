@@ -27,6 +27,7 @@ TOP: dict[str, str] = {
     "images": "images:IMAGES",
     "doctor": "doctor:DOCTOR",
     "attach": "attach:ATTACH",
+    "build": "build:BUILD",
     "commit": "files:COMMIT",
     "completion": "completion:COMPLETION",
     "cp": "cp:CP",
@@ -82,6 +83,7 @@ GROUPS: dict[str, Group] = {
         "Manage images",
         {
             "bootstrap": "bootstrap:BOOTSTRAP",
+            "build": "build:BUILD",
             "history": "images:HISTORY",
             "import": "archives:IMPORT",
             "inspect": "inspect:IMAGE",
@@ -96,6 +98,10 @@ GROUPS: dict[str, Group] = {
             "save": "archives:SAVE",
             "tag": "images:TAG",
         },
+    ),
+    "builder": Group(
+        "Manage what builds keep",
+        {"build": "build:BUILD", "prune": "build:PRUNE"},
     ),
     "network": Group(
         "Manage networks",

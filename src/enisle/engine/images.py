@@ -124,14 +124,23 @@ class Images:
         return await self._store.bootstrap(name, progress=progress)
 
     async def prune(self, match: Callable[[Image], bool], *, dangling_only: bool = True) -> tuple[list[Removed], int]:
-        """Remove each unused image that matches (and has no name, if ``dangling_only``); bytes freed."""
+        """Remove each unused image that matches (and has no name, if ``dangling_only``); bytes freed.
+
+        What another image was made from, step by step, stays as long as that one.
+        """
 
         def keep(image: Image) -> bool:
             used = bool(self._core.slots.of_image(image.id)) or self._core.image_claims[image.id] > 0
             return used or (dangling_only and bool(image.repo_tags)) or not match(image)
 
         async with self._core.image_lock:
-            removed, freed = await self._store.prune(keep=keep)
+            images = {image.id: image for image in await self._store.all()}
+            kept = {image.id for image in images.values() if keep(image)}
+            for image_id in list(kept):
+                while (parent := images[image_id].parent) in images and parent not in kept:
+                    image_id = images[ImageId(parent)].id
+                    kept.add(image_id)
+            removed, freed = await self._store.prune(keep=lambda image: image.id in kept)
         self._tell("prune", "", reclaimed=str(freed))
         return removed, freed
 

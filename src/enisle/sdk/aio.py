@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from enisle.errors import Unavailable
-from enisle.sdk import address, execs, images, instances, networks, system, volumes
+from enisle.sdk import address, builds, execs, images, instances, networks, system, volumes
 from enisle.sdk.framing import FrameDecoder
 from enisle.sdk.http1 import BodyDecoder, Head, request_head, split_head
 from enisle.sdk.request import API_VERSION, Reply, Request, failure
@@ -94,6 +94,7 @@ class AsyncClient:
         self.version = os.environ.get("DOCKER_API_VERSION") or API_VERSION
         self.instances = Instances(self)
         self.execs = Execs(self)
+        self.builds = Builds(self)
         self.images = Images(self)
         self.volumes = Volumes(self)
         self.networks = Networks(self)
@@ -279,6 +280,13 @@ class Images(_Facet):
     open_save = _opening(images.save)
     open_import = _opening(images.import_tar)
     open_bootstrap = _opening(images.bootstrap)
+
+
+class Builds(_Facet):
+    """Builds of images."""
+
+    open_build = _opening(builds.build)
+    prune = _calling(builds.prune)
 
 
 class Volumes(_Facet):

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, Callable, Iterator
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from enisle.errors import Unavailable
-from enisle.sdk import address, execs, images, instances, networks, system, volumes
+from enisle.sdk import address, builds, execs, images, instances, networks, system, volumes
 from enisle.sdk.framing import FrameDecoder
 from enisle.sdk.http1 import BodyDecoder, Head, request_head, split_head
 from enisle.sdk.request import API_VERSION, Reply, Request, failure
@@ -132,6 +132,7 @@ class Client:
         self._idle: list[socket.socket] = []
         self.instances = Instances(self)
         self.execs = Execs(self)
+        self.builds = Builds(self)
         self.images = Images(self)
         self.volumes = Volumes(self)
         self.networks = Networks(self)
@@ -357,6 +358,13 @@ class Images(_Facet):
     open_save = _opening(images.save)
     open_import = _opening(images.import_tar)
     open_bootstrap = _opening(images.bootstrap)
+
+
+class Builds(_Facet):
+    """Builds of images."""
+
+    open_build = _opening(builds.build)
+    prune = _calling(builds.prune)
 
 
 class Volumes(_Facet):

@@ -79,6 +79,12 @@ class CredentialFile:
                 return _from_entry(entry, server)
         return None
 
+    def every(self) -> dict[str, Credentials]:
+        """The credentials of all registries that the file names, helpers' included."""
+        config = self._read()
+        servers = dict.fromkeys(map(server_key, [*(config.get("auths") or {}), *(config.get("credHelpers") or {})]))
+        return {server: found for server in servers if (found := self.find(server)) is not None}
+
     def store(self, credentials: Credentials) -> str:
         """Keep them for their server; says where: the name of the helper, or the file."""
         config = self._read()

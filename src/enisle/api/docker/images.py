@@ -14,7 +14,7 @@ from enisle.api.reply import empty, json_response
 from enisle.api.router import Route
 from enisle.contracts import Progress, Removed
 from enisle.errors import Invalid, NotSupported
-from enisle.model.image import Platform
+from enisle.model.image import Image, Platform
 
 _VIRTUAL_UNTIL = (1, 44)
 
@@ -32,7 +32,10 @@ async def list_all(call: Call) -> web.StreamResponse:
         if filters.get(name):
             bounds[name] = (await engine.images.get(filters[name][0])).created
     match = image_filters.matcher(filters, **bounds)
-    chosen = [image for image in await engine.images.all() if match(image)]
+    found = await engine.images.all()
+    if not query.flag("all") or filters.get("dangling"):
+        found = _without_steps(found)
+    chosen = [image for image in found if match(image)]
     chosen.sort(key=lambda image: image.created, reverse=True)
     shared = (await engine.images.usage()).shared_bytes if query.flag("shared-size") else {}
     return json_response(
@@ -41,6 +44,12 @@ async def list_all(call: Call) -> web.StreamResponse:
             for image in chosen
         ]
     )
+
+
+def _without_steps(images: list[Image]) -> list[Image]:
+    """The images without those that are only a step on the way to another one."""
+    parents = {image.parent for image in images}
+    return [image for image in images if image.repo_tags or image.repo_digests or image.id not in parents]
 
 
 async def inspect(call: Call) -> web.StreamResponse:
