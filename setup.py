@@ -8,8 +8,8 @@ from setuptools.command.build_py import build_py
 
 sys.path.insert(0, str(Path(__file__).parent / "src"))
 
-from enisle.errors import EnisleError  # noqa: E402
-from enisle.guest import agent_build  # noqa: E402
+from enisle.errors import EnisleError
+from enisle.guest import agent_build
 
 
 class BuildWithAgent(build_py):

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm.wall import Vm, busybox_image
+from enisle.linux.cgroup.choose import group
+from tests.vm.wall import CGROUP_PARENT, Vm, busybox_image
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cgroups() -> Iterator[None]:
+    """Remove the groups that our machines were in."""
+    yield
+    group(CGROUP_PARENT).remove()
 
 
 @pytest.fixture(scope="session")

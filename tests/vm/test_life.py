@@ -1,13 +1,18 @@
 """A VM's life: start, output, exit codes, ends of every kind, and that nothing is left behind."""
 
+import hashlib
 import os
+import re
+import select
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from enisle.launcher.wall import WallError
+from enisle.linux import capabilities
 from enisle.linux.cgroup.choose import group
 from tests.vm.wall import Vm
 
@@ -154,3 +159,54 @@ def test_qemu_runs_without_rights(vm: Vm) -> None:
 
 def test_two_cpus(vm: Vm) -> None:
     assert vm.run("sh", "-c", "grep -c ^processor /proc/cpuinfo", vcpus=2).output == b"2\n"
+
+
+def test_the_machine_has_no_device_that_it_does_not_need(vm: Vm) -> None:
+    vm.start("sleep", "1000")
+    assert vm.wall._qmp is not None
+    answers: list[dict[str, Any]] = []
+    vm.wall._qmp.execute("human-monitor-command", answers.append, **{"command-line": "info qtree"})
+    vm.wait(lambda: bool(answers), 30)
+    found = set(re.findall(r"dev: ([^,\r\n]+)", answers[0]["return"]))
+    chipset = {"q35-pcihost", "mch", "ICH9-LPC", "ioapic", "isa-i8259", "mc146818rtc", "port92", "isa-pit", "isa-pcspk"}
+    chipset |= {"fw_cfg_io", "i8257", "kvmvapic", "ps2-mouse", "ps2-kbd"}
+    virtio = {"virtio-blk", "virtio-serial", "virtio-balloon"}
+    ours = {
+        "pcie-pci-bridge",
+        "virtserialport",
+        *(f"{name}-pci" for name in virtio),
+        *(f"{name}-device" for name in virtio),
+    }
+    assert found <= chipset | ours, found - chipset - ours
+
+
+def test_the_image_cannot_be_written_even_by_a_privileged_workload(vm: Vm, erofs: Path) -> None:
+    before = hashlib.sha256(erofs.read_bytes()).hexdigest()
+    everything = list(capabilities.NAMES)
+    main = vm.run(
+        "sh",
+        "-c",
+        "ls /dev/vda && echo evil | dd of=/dev/vda bs=1k seek=1; echo 0 > /sys/block/vda/ro; sync",
+        process={"privileged": True, "capabilities": everything},
+    )
+    assert b"/dev/vda" in main.output
+    assert b"dd: " in main.errors
+    assert hashlib.sha256(erofs.read_bytes()).hexdigest() == before
+
+
+def test_the_vm_dies_with_its_keeper(vm: Vm) -> None:
+    """A keeper that is killed cannot clean up; the kernel does."""
+    reading, writing = os.pipe()
+    keeper = os.fork()
+    if keeper == 0:
+        vm.start("sleep", "1000")
+        assert vm.wall._machine is not None
+        os.write(writing, b"%d" % vm.wall._machine.pid)
+        signal.pause()
+    qemu = int(os.read(reading, 32))
+    pidfd = os.pidfd_open(qemu)
+    os.kill(keeper, signal.SIGKILL)
+    os.waitpid(keeper, 0)
+    assert select.select([pidfd], [], [], 20)[0], "QEMU outlived its keeper"
+    for fd in (reading, writing, pidfd):
+        os.close(fd)

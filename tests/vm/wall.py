@@ -22,6 +22,7 @@ from enisle.wire.plans import MountPlan, ProcessPlan, VmPlan, to_json
 
 CACHE = Path(os.environ.get("ENISLE_TEST_GUEST", "/var/cache/enisle-tests/guest"))
 START_S = 240.0
+CGROUP_PARENT = f"enisle-test-{os.getpid()}"
 CAPABILITIES = (
     "AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD NET_BIND_SERVICE NET_RAW SETFCAP SETGID SETPCAP SETUID "
     "SYS_CHROOT"
@@ -131,7 +132,7 @@ class Vm:
             "vcpus": 1,
             "mounts": [MountPlan(kind="tmpfs", target="/dev/shm", options=["nosuid", "mode=1777", "size=8m"])],
             "files": {"/etc/hosts": "127.0.0.1 localhost\n"},
-            "cgroup_parent": f"enisle-test-{os.getpid()}",
+            "cgroup_parent": CGROUP_PARENT,
             "virtiofsd": _virtiofsd(),
             "uid": _UID,
             "gid": _UID,
