@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
+from enisle.contracts import Running
 from enisle.engine import launch
 from enisle.engine.announce import announce
 from enisle.engine.core import Core
 from enisle.engine.slots import Slot
-from enisle.errors import Conflict
+from enisle.errors import Conflict, Unavailable
 from enisle.formats.changes import apply_changes
 from enisle.model.ids import ImageId
 from enisle.model.image import ImageConfig
 from enisle.model.instance import InstanceSpec, Status
+
+SETTLE_TIMEOUT_S = 10.0
 
 
 async def commit(
@@ -35,8 +39,7 @@ async def commit(
     async with AsyncExitStack() as stack:
         if pause and slot.status is Status.RUNNING and slot.running is not None:
             # Readers of the files go through the host or, in a VM, through the agent, which is not frozen.
-            await slot.running.pause()
-            stack.push_async_callback(slot.running.unpause)
+            await _pause(slot, slot.running, stack)
         base = await launch.base_launch(core, record)
         files = await stack.enter_async_context(core.driver(record).files(base, slot.running))
         image = await core.image_store.commit(
@@ -50,6 +53,21 @@ async def commit(
         )
     announce(core, record, "commit", comment=message, imageID=image, imageRef=reference)
     return image
+
+
+async def _pause(slot: Slot, running: Running, stack: AsyncExitStack) -> None:
+    """Pause it until ``stack`` ends. One that has just ended by itself needs no pause: its end is awaited instead."""
+    ended = slot.add_waiter("not-running")
+    try:
+        await running.pause()
+    except (Conflict, Unavailable):
+        await asyncio.wait([ended], timeout=SETTLE_TIMEOUT_S)
+        if slot.running is running:
+            raise
+    else:
+        stack.push_async_callback(running.unpause)
+    finally:
+        ended.cancel()
 
 
 def config_of(spec: InstanceSpec) -> ImageConfig:

@@ -55,17 +55,14 @@ def _command(spec: InstanceSpec, config: ImageConfig) -> tuple[tuple[str, ...] |
 def merge_env(base: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, ...]:
     """The variables of the image, replaced and followed by the user's; PATH always has a value.
 
-    An entry without "=" removes a variable, as `docker run -e NAME` does when the client has none.
+    An entry without "=" (`docker run -e NAME`, where the client has none) stays, and removes the variable at the start.
     """
     merged: dict[str, str] = {}
     for entry in (*base, *own):
-        name, equals, _value = entry.partition("=")
+        name = entry.partition("=")[0]
         if not name:
             raise Invalid(f"invalid environment variable: {entry}")
-        if equals:
-            merged[name] = entry
-        else:
-            merged.pop(name, None)
+        merged[name] = entry
     if "PATH" not in merged:
         merged = {"PATH": DEFAULT_PATH, **merged}
     return tuple(merged.values())

@@ -109,6 +109,11 @@ class Core:
         raise NotFound(f"network {ref} not found")
 
 
+def default_runtime(isolation: Isolation) -> str:
+    """The name shown of a wall that was chosen without one; clients know runc."""
+    return "vm" if isolation is Isolation.VM else "runc"
+
+
 def isolation_of(runtime: str) -> Isolation:
     """The wall a runtime name stands for. Invalid in Docker's wording."""
     if runtime in _CONTAINER_RUNTIMES:

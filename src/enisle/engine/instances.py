@@ -17,6 +17,7 @@ from enisle.engine.announce import announce
 from enisle.engine.core import Core
 from enisle.engine.create import create
 from enisle.engine.early import close_connections
+from enisle.engine.links import unlink
 from enisle.engine.logs import LogRecord, read_log
 from enisle.engine.slots import Slot
 from enisle.errors import Conflict, EnisleError, Invalid, NotFound, NotSupported
@@ -107,9 +108,16 @@ class Instances:
             announce(self._core, slot.record, "rename", oldName=f"/{old}")
 
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False, link: bool = False) -> None:
-        """Remove it: ``force`` kills it first; ``volumes`` takes its anonymous volumes along. Conflict: it runs."""
+        """Remove it: ``force`` kills it first; ``volumes`` takes its anonymous volumes along. Conflict: it runs.
+
+        ``link``: remove only the link that ``ref`` ("name/alias") stands for.
+        """
         if link:
-            raise NotSupported("removing a link is not supported", remedy="Remove the container instead.")
+            name, _, alias = ref.removeprefix("/").partition("/")
+            if not alias:
+                raise Conflict(f"Conflict, cannot remove the default link name of the container: {ref}")
+            await unlink(self._core, self._core.slots.find(name), alias)
+            return
         slot = self._core.slots.find(ref)
         remove = stopping.remove(self._core, slot, force=force, volumes=volumes)
         await self._core.unhurried(remove, name=f"remove {slot.id[:12]}")

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from enisle.contracts import Connection, Launch
-from enisle.engine import health, removal, supervision
-from enisle.engine.addressing import attach_all, close_sockets, gateway_network, joins
+from enisle.engine import etcfiles, health, removal, supervision
+from enisle.engine.addressing import attach_all, close_sockets, joins
 from enisle.engine.announce import announce, announce_network
 from enisle.engine.core import Core
 from enisle.engine.early import close_connections
-from enisle.engine.etc import hostname_file, hosts_file
+from enisle.engine.links import links_of, with_variables
 from enisle.engine.mounts import host_mounts
 from enisle.engine.slots import Slot
 from enisle.errors import Conflict, EnisleError, Internal, NotModified, StartFailed
@@ -77,9 +76,11 @@ async def _launch(core: Core, slot: Slot, connections: list[Connection], restart
             # Before anything is made: after a crash these are given back, or go on being the running one's.
             await core.slots.change(slot, endpoints=endpoints, bound_ports=bound)
             undo.callback(core.slots.change, slot, endpoints=(), bound_ports=())
-        await write_files(core, slot.record)
+        links = links_of(core, slot.record)
+        await etcfiles.write(core, slot.record, links)
         launch = replace(
             await base_launch(core, slot.record),
+            instance=with_variables(slot.record, links),
             endpoints=endpoints,
             joins=joined,
             port_sockets=tuple(sockets),
@@ -140,47 +141,6 @@ def log_path(core: Core, record: Instance) -> Path | None:
     if record.spec.log.driver == "none":
         return None
     return core.directory(record.id) / f"{record.id}-json.log"
-
-
-async def write_files(core: Core, record: Instance) -> None:
-    """Write hosts, hostname and resolv.conf; one that shares a network shares the other's."""
-    directory = core.directory(record.id)
-    directory.mkdir(parents=True, exist_ok=True, mode=0o711)
-    mode = record.spec.network_mode
-    if mode.startswith("container:"):
-        other = core.directory(core.slots.find(mode.removeprefix("container:")).id)
-        for name in ("hosts", "resolv.conf", "hostname"):
-            _write(directory / name, (other / name).read_bytes() if (other / name).exists() else b"")
-        return
-    network = await gateway_network(core, record)
-    gateway = record.endpoints[0].gateway4 if record.endpoints else "127.0.0.1"
-    hosts = hosts_file(record.spec, record.endpoints, linked_hosts(core, record), gateway)
-    _write(directory / "hosts", hosts.encode())
-    _write(directory / "hostname", hostname_file(record.spec).encode())
-    _write(directory / "resolv.conf", (await core.network_provider.resolv_conf(network, record.spec)).encode())
-
-
-def linked_hosts(core: Core, record: Instance) -> list[tuple[str, str]]:
-    """Addresses and names of the instances linked to (``--link name:alias``). Conflict when one does not run."""
-    found = []
-    for link in record.spec.links:
-        ref, _, alias = link.partition(":")
-        other = core.slots.find(ref).record
-        address = other.endpoints[0].ipv4.partition("/")[0] if other.endpoints else ""
-        if not address:
-            raise Conflict(f"Cannot link to a non running container: /{other.name} AS /{record.name}/{alias or ref}")
-        names = dict.fromkeys((alias or other.name, other.spec.hostname, other.name))
-        found.append((address, " ".join(names)))
-    return found
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write in place: a running instance that shares the file's network has this very file mounted."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    try:
-        os.write(fd, content)
-    finally:
-        os.close(fd)
 
 
 def event_handler(core: Core, slot: Slot) -> Any:

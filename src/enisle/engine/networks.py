@@ -7,14 +7,15 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
+from enisle.engine import etcfiles
 from enisle.engine.addressing import attach_one, uses_networks
 from enisle.engine.announce import announce_network
 from enisle.engine.core import Core
 from enisle.engine.slots import Slot
 from enisle.errors import Conflict, Denied, EnisleError, Invalid, NotFound
 from enisle.model.event import Event
-from enisle.model.ids import NetworkId, check_name, new_id
-from enisle.model.instance import Endpoint, EndpointRequest, Instance, Status
+from enisle.model.ids import NetworkId, check_network_name, new_id
+from enisle.model.instance import Endpoint, EndpointRequest, Instance, InstanceSpec, Status
 from enisle.model.network import Network
 
 
@@ -32,7 +33,7 @@ class Networks:
 
     async def create(self, network: Network) -> Network:
         """``network.id`` is chosen here (pass ""). Conflict: "network with name X already exists"."""
-        check_name(network.name, "network")
+        check_network_name(network.name)
         if any(each.name == network.name for each in await self.all()):
             raise Conflict(f"network with name {network.name} already exists")
         made = await self._provider.create(replace(network, id=NetworkId(new_id()), created_at=time.time_ns()))
@@ -71,7 +72,7 @@ class Networks:
                     undo.push_async_callback(slot.running.remove_nic, endpoint.name)
                     endpoints = (*endpoints, endpoint)
                 changed = replace(spec, endpoints=(*spec.endpoints, request), network_mode=mode)
-                await self._core.slots.change(slot, spec=changed, endpoints=endpoints)
+                await self._change(slot, changed, endpoints)
                 undo.pop_all()
         for endpoint in endpoints[-1:] if slot.running is not None else ():
             announce_network(self._core, endpoint, "connect", slot.id)
@@ -99,11 +100,15 @@ class Networks:
                 else spec.network_mode
             )
             endpoints = tuple(each for each in slot.record.endpoints if each is not gone)
-            await self._core.slots.change(
-                slot, spec=replace(spec, endpoints=left, network_mode=mode), endpoints=endpoints
-            )
+            await self._change(slot, replace(spec, endpoints=left, network_mode=mode), endpoints)
         if gone is not None:
             announce_network(self._core, gone, "disconnect", slot.id)
+
+    async def _change(self, slot: Slot, spec: InstanceSpec, endpoints: tuple[Endpoint, ...]) -> None:
+        before = slot.record
+        await self._core.slots.change(slot, spec=spec, endpoints=endpoints)
+        if slot.running is not None:
+            await etcfiles.follow(self._core, before, slot.record)
 
     async def _take_off(self, slot: Slot, network: Network, endpoint: Endpoint) -> None:
         if slot.running is not None:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from enisle.contracts import HostCapability, LayerUse
-from enisle.engine.core import Core
+from enisle.engine.core import Core, default_runtime
 from enisle.engine.volumes import Volumes
 from enisle.errors import NotFound
 from enisle.model.ids import new_id
 from enisle.model.image import Image
-from enisle.model.instance import Instance, Status
+from enisle.model.instance import Instance, Isolation, Status
 from enisle.model.volume import Volume
 
 
@@ -61,8 +61,8 @@ class System:
             "driver": "overlay2",
             "cgroup_driver": "cgroupfs",
             "cgroup_version": "1",
-            "runtimes": ["enisle", *(["vm"] if len(core.drivers) > 1 else [])],
-            "default_runtime": "enisle",
+            "runtimes": ["enisle", "runc", *(["vm"] if len(core.drivers) > 1 else [])],
+            "default_runtime": default_runtime(Isolation.CONTAINER),
             "walls": {isolation.value: {} for isolation in core.drivers},
             "warnings": [],
             "debug": core.settings.debug,

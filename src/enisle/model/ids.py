@@ -35,6 +35,13 @@ def check_name(name: str, what: str = "container") -> str:
     return name
 
 
+def check_network_name(name: str) -> str:
+    """The name, if it is one: networks may be called almost anything, "my network" too. Raises Invalid."""
+    if not name.strip() or not name.isprintable() or "/" in name or len(name) > 255:
+        raise Invalid(f"invalid network name ({name[:100]!r}): printable characters are allowed, but no slash")
+    return name
+
+
 def digest(text: str) -> Digest:
     """The text as a digest. Raises Invalid unless it is one, so that it is safe as a part of a path."""
     if not _DIGEST.fullmatch(text):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from enisle.errors import Conflict, Denied, Invalid, NotFound, NotSupported
-from enisle.model.ids import NetworkId, check_name, new_id
+from enisle.model.ids import NetworkId, check_network_name, new_id
 from enisle.model.network import AddressPool, Network
 from enisle.network import devices
 from enisle.network.addresses import IPNetwork, Subnet, parse_address, parse_subnet
@@ -36,7 +36,7 @@ def builtins(engine: str, stored: Mapping[str, Network]) -> list[Network]:
 
 def check(network: Network, others: Iterable[Network]) -> None:
     """Raises unless the network could be made beside the others."""
-    check_name(network.name, "network")
+    check_network_name(network.name)
     if network.driver in ("host", "null"):
         raise Denied(f'only one instance of "{network.driver}" network is allowed')
     if network.driver != "bridge":

@@ -318,3 +318,31 @@ async def test_system_counts(bench: Bench) -> None:
     assert len(usage.instances) == 2 and usage.images[0][1] == 2
     assert bench.engine.system.host_id() == bench.engine.system.host_id()
     assert (await bench.engine.instances.get("web")).state.status is Status.RUNNING
+
+
+async def test_a_link_is_removed_alone(bench: Bench) -> None:
+    await bench.run("db")
+    record, _ = await bench.run("web", links=("db:store",))
+    assert "store" in (bench.directory(record) / "hosts").read_text()
+    with pytest.raises(Conflict, match="cannot remove the default link name"):
+        await bench.engine.instances.remove("web", link=True)
+    with pytest.raises(NotFound, match="No such link: /web/other"):
+        await bench.engine.instances.remove("/web/other", link=True)
+    await bench.engine.instances.remove("web/store", link=True)
+    assert (await bench.engine.instances.get("web")).spec.links == ()
+
+
+async def test_files_follow_the_networks_unless_they_were_changed(bench: Bench) -> None:
+    await bench.engine.networks.create(Network(id=NetworkId(""), name="back"))
+    record, _ = await bench.run("web")
+    sharing, _ = await bench.run("beside", network_mode=f"container:{record.id}")
+    await bench.engine.networks.connect("back", "web", EndpointRequest(network=""))
+    addresses = [endpoint.ipv4.partition("/")[0] for endpoint in (await bench.engine.instances.get("web")).endpoints]
+    assert len(addresses) == 2
+    for each in (record, sharing):
+        hosts = (bench.directory(each) / "hosts").read_text()
+        assert all(f"{address}\t" in hosts for address in addresses)
+    (bench.directory(record) / "hosts").write_text("mine\n")
+    await bench.engine.networks.disconnect("back", "web")
+    assert (bench.directory(record) / "hosts").read_text() == "mine\n"
+    assert addresses[1] not in (bench.directory(sharing) / "hosts").read_text()

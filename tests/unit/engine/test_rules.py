@@ -11,12 +11,13 @@ from enisle.engine.addressing import exposed
 from enisle.engine.completion import DEFAULT_PATH, complete, merge_env, merge_healthcheck
 from enisle.engine.etc import hosts_file, split_extra_host
 from enisle.engine.health import command_of, judge
+from enisle.engine.links import Link, host_lines, with_variables
 from enisle.engine.mounts import tmpfs_options
 from enisle.engine.restart import backoff_s, should_restart, should_start_on_boot
 from enisle.engine.signals import signal_number
 from enisle.errors import Invalid
 from enisle.formats.changes import apply_changes
-from enisle.model.ids import ImageId
+from enisle.model.ids import ImageId, InstanceId
 from enisle.model.image import Image, ImageConfig
 from enisle.model.instance import (
     Endpoint,
@@ -24,6 +25,7 @@ from enisle.model.instance import (
     Healthcheck,
     HealthResult,
     HealthStatus,
+    Instance,
     InstanceSpec,
     Mount,
     MountKind,
@@ -81,7 +83,7 @@ def test_what_is_united_and_what_wins() -> None:
 
 
 def test_environment() -> None:
-    assert merge_env(("A=1", "B=2"), ("B=3", "C=", "A")) == (DEFAULT_PATH, "B=3", "C=")
+    assert merge_env(("A=1", "B=2"), ("B=3", "C=", "A")) == (DEFAULT_PATH, "A", "B=3", "C=")
     assert merge_env(("PATH=/x",), ()) == ("PATH=/x",)
     with pytest.raises(Invalid):
         merge_env((), ("=x",))
@@ -213,3 +215,30 @@ def test_changes() -> None:
         apply_changes(ImageConfig(), ["RUN rm -rf /"])
     with pytest.raises(Invalid, match="can't find = in"):
         apply_changes(ImageConfig(), ["LABEL a=b c"])
+
+
+def test_links_lend_addresses_ports_and_environment() -> None:
+    lent = spec(env=("PATH=/x", "FOO=1", "BARE"), exposed_ports=("80/tcp", "53/udp", "22/tcp"), hostname="h")
+    other = Instance(id=InstanceId("b" * 64), name="db", created_at=0, spec=lent)
+    record = Instance(id=InstanceId("c" * 64), name="web", created_at=0, spec=spec(env=("OWN=1",)))
+    links = [Link(alias="my-db", other=other, address="172.17.0.2")]
+    assert with_variables(record, links).spec.env == (
+        "MY_DB_PORT=tcp://172.17.0.2:22",
+        *_port_variables(22, "tcp"),
+        *_port_variables(80, "tcp"),
+        *_port_variables(53, "udp"),
+        "MY_DB_NAME=/web/my-db",
+        "MY_DB_ENV_FOO=1",
+        "OWN=1",
+    )
+    assert host_lines(links) == [("172.17.0.2", "my-db h db")]
+
+
+def _port_variables(port: int, protocol: str) -> list[str]:
+    name = f"MY_DB_PORT_{port}_{protocol.upper()}"
+    return [
+        f"{name}={protocol}://172.17.0.2:{port}",
+        f"{name}_ADDR=172.17.0.2",
+        f"{name}_PORT={port}",
+        f"{name}_PROTO={protocol}",
+    ]

@@ -148,6 +148,13 @@ async def remove(call: Call) -> web.StreamResponse:
     return empty()
 
 
+async def remove_link(call: Call) -> web.StreamResponse:
+    """Only a link is called by two words: "name/alias"."""
+    if not call.query.flag("link"):
+        raise NotFound("page not found")
+    return await remove(call)
+
+
 async def update(call: Call) -> web.StreamResponse:
     body = await call.body(request_types.UpdateBody)
     instance = await call.engine.instances.get(call.name)
@@ -229,6 +236,7 @@ ROUTES = [
     Route("POST", "containers/*/resize", resize),
     Route("GET", "containers/*/top", top, watch=True),
     Route("DELETE", "containers/*", remove),
+    Route("DELETE", "containers/**", remove_link),
     *FILE_ROUTES,
     *STREAM_ROUTES,
 ]

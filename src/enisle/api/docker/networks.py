@@ -18,7 +18,7 @@ from enisle.api.reply import empty, json_response
 from enisle.api.router import Route
 from enisle.api.times import rfc3339
 from enisle.errors import Invalid
-from enisle.model.ids import NetworkId, check_name
+from enisle.model.ids import NetworkId, check_network_name
 from enisle.model.instance import Endpoint, Instance
 from enisle.model.network import AddressPool, Network
 
@@ -123,7 +123,7 @@ async def create(call: Call) -> web.StreamResponse:
 
 def _network(body: NetworkCreateBody) -> Network:
     """The network that is asked for. Raises Invalid."""
-    check_name(body.name, "network")
+    check_network_name(body.name)
     if body.config_only or body.config_from.get("Network"):
         raise Invalid("configuration-only networks are not offered")
     if body.ingress or body.scope not in ("", "local"):
