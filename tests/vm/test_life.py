@@ -210,3 +210,13 @@ def test_the_vm_dies_with_its_keeper(vm: Vm) -> None:
     assert select.select([pidfd], [], [], 20)[0], "QEMU outlived its keeper"
     for fd in (reading, writing, pidfd):
         os.close(fd)
+
+
+def test_the_console_is_the_terminal(vm: Vm) -> None:
+    main = vm.run(
+        "sh",
+        "-c",
+        "tty; stty size; test -c /dev/console && echo console > /dev/console",
+        process={"terminal": True, "terminal_size": [31, 77]},
+    )
+    assert main.output.replace(b"\r", b"").splitlines() == [b"/dev/pts/0", b"31 77", b"console"]

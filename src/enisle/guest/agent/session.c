@@ -14,6 +14,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -242,17 +243,21 @@ void close_inherited(void)
         syscall(SYS_close_range, kept + 1, ~0u, 0);
 }
 
+/* The terminal is looked up by its number: the descriptor belongs to the agent's mount namespace, out of which nothing
+ * can be bound. */
 static void show_console(void)
 {
-    char path[64];
-    ssize_t length = readlink("/proc/self/fd/0", path, sizeof path - 1);
+    struct stat status;
+    char source[64], name[64];
     int target = make_target("/dev/console", false);
-    char name[64];
-    snprintf(name, sizeof name, "/proc/self/fd/%d", target);
-    if (length > 0 && target >= 0)
-        mount("/proc/self/fd/0", name, NULL, MS_BIND, NULL);
-    if (target >= 0)
-        close(target);
+    if (target < 0)
+        return;
+    if (!fstat(0, &status)) {
+        snprintf(source, sizeof source, ROOT "/dev/pts/%u", minor(status.st_rdev));
+        snprintf(name, sizeof name, "/proc/self/fd/%d", target);
+        mount(source, name, NULL, MS_BIND, NULL);
+    }
+    close(target);
 }
 
 static void become_main(const struct process *process, int report)
