@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 
 from enisle.errors import Internal
-from enisle.linux.syncfs import syncfs
 from enisle.images.content import storage_errors
+from enisle.linux.syncfs import syncfs
 from enisle.model.ids import Digest, ImageId
 
 GENERATION = 1

@@ -80,7 +80,7 @@ async def test_a_failed_create_leaves_nothing(bench: Bench) -> None:
 async def test_unknown_runtime_image_and_network(bench: Bench) -> None:
     with pytest.raises(Invalid, match="unknown or invalid runtime name: x"):
         await bench.create(runtime="x")
-    with pytest.raises(NotFound, match="network nope not found"):
+    with pytest.raises(Invalid, match="network nope not found"):
         await bench.create(network_mode="nope")
     bench.images.images.clear()
     with pytest.raises(NotFound, match="No such image: busybox"):

@@ -71,7 +71,7 @@ def test_complete_chooses_what_is_open_and_keeps_the_rest() -> None:
         ({"driver": "overlay"}, NotFound, "could not find plugin overlay"),
         ({"ipam_driver": "dhcp"}, NotFound, "could not find plugin dhcp"),
         ({"name": "bridge"}, Conflict, "network with name bridge already exists"),
-        ({"name": "a/b"}, Invalid, "Invalid network name"),
+        ({"name": "a/b"}, Invalid, "invalid network name"),
         ({"options": {"com.docker.network.bridge.name": "t0"}}, Conflict, "bridge t0 is that of network bridge"),
         ({"options": {"com.docker.network.bridge.name": 'x" drop; #'}}, Invalid, "invalid bridge name"),
         ({"pools": (AddressPool(subnet="fd00::/64"),)}, Invalid, "needs IPv6 enabled"),
