@@ -11,7 +11,7 @@
 #define MAX_IN_BODY (4u << 20)  /* from the host: a command line and an environment must fit */
 #define MAX_OUT_BODY 32760u     /* to the host: one virtio buffer of 32 KiB with its header */
 #define OUTPUT_WINDOW (256u << 10)
-#define INPUT_WINDOW (64u << 10)
+#define INPUT_WINDOW (256u << 10)
 #define MAX_SESSIONS 1024
 #define HEADER_SIZE 8u
 

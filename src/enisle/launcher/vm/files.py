@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from enisle.launcher.vm.agent import Agent
     from enisle.launcher.wall import Loop
 
-_CHUNK_BYTES = 32 << 10
+_CHUNK_BYTES = 128 << 10
 _STAT_BYTES = 16 << 10
 _CHANGES_BYTES = 64 << 20
 _GO_TYPE_BITS = {

@@ -18,7 +18,7 @@ GENERATION = 1
 MAX_FROM_GUEST_BYTES = 32760
 MAX_TO_GUEST_BYTES = 4 << 20
 OUTPUT_WINDOW_BYTES = 256 << 10
-INPUT_WINDOW_BYTES = 64 << 10
+INPUT_WINDOW_BYTES = 256 << 10
 
 _HEADER = struct.Struct("<IHBB")  # length of the body, channel, type, stream
 
