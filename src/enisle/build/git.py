@@ -19,6 +19,7 @@ from enisle.build.tree import split
 from enisle.errors import Invalid, NotSupported
 
 _NOBODY = 65534
+_DROP_RIGHTS = ("setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups", "--no-new-privs", "--")
 _TIMEOUT_S = 600.0
 _PROTOCOLS = "http:https:git:ssh"
 _SCP_LIKE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*@[A-Za-z0-9][A-Za-z0-9.-]*:[^:].*")
@@ -86,15 +87,18 @@ async def _clone(repository: Repository, work: FilePath) -> None:
     tree = work / where
     await _git(tree, "remote", "add", "--", "origin", repository.url)
     ref = repository.ref or "HEAD"
+    wanted = "FETCH_HEAD"
     try:
         await _git(tree, "fetch", "--quiet", "--depth", "1", "--no-tags", "--", "origin", ref)
-        wanted = "FETCH_HEAD"
-    except Invalid:
-        if not _COMMIT.fullmatch(ref):
+    except Invalid as error:
+        if "shallow" in str(error):  # a server of plain files knows no depth
+            await _git(tree, "fetch", "--quiet", "--no-tags", "--", "origin", ref)
+        elif _COMMIT.fullmatch(ref):
+            # Servers may refuse to give a commit by its number, and never know an abbreviated one: fetch all and look.
+            await _git(tree, "fetch", "--quiet", "--tags", "origin")
+            wanted = f"{ref}^{{commit}}"
+        else:
             raise
-        # Servers may refuse to give a commit by its number, and never know an abbreviated one: fetch all, then look.
-        await _git(tree, "fetch", "--quiet", "--tags", "origin")
-        wanted = f"{ref}^{{commit}}"
     await _git(tree, "checkout", "--quiet", "--force", wanted, "--")
     if (tree / ".gitmodules").is_file():
         await _git(tree, "submodule", "update", "--init", "--recursive", "--depth", "1")
@@ -102,6 +106,7 @@ async def _clone(repository: Repository, work: FilePath) -> None:
 
 async def _git(directory: FilePath, *arguments: str) -> None:
     process = await asyncio.create_subprocess_exec(
+        *_DROP_RIGHTS,
         "git",
         *_OPTIONS,
         *arguments,
@@ -110,9 +115,6 @@ async def _git(directory: FilePath, *arguments: str) -> None:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        user=_NOBODY,
-        group=_NOBODY,
-        extra_groups=[],
         start_new_session=True,
     )
     try:
