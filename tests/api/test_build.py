@@ -456,3 +456,19 @@ def test_steps_are_out_of_sight_and_live_as_long_as_their_result(own_daemon: Dae
     assert build(own_daemon, context, text, "-t", "result").count("Using cache") == 2
     own_daemon.docker("rmi", "result")
     assert len(own_daemon.docker("images", "-aq").stdout.split()) == 1
+
+
+def test_every_run_in_a_virtual_machine(daemon: Daemon, context: Path, name: str) -> None:
+    identity = uuid.uuid4().hex
+    (context / "Dockerfile").write_text(
+        "FROM busybox\n"
+        "COPY a.txt /a.txt\n"
+        f"RUN --mount=type=cache,target=/c,id={identity} --mount=target=/m,source=d/x cat /m /proc/version > /c/v; "
+        "cat /c/v /a.txt > /kept; rm /bin/ash\n"
+    )
+    daemon.enisle("build", "--vm", "-t", name, str(context), timeout_s=110)
+    kernel, ours = shown(daemon, name, "sed", "-n", "2p", "/kept"), Path("/proc/version").read_text()
+    assert kernel.startswith("Linux version") and kernel != ours
+    assert shown(daemon, name, "head", "-n1", "/kept") == "x\n"
+    assert "no ash" in shown(daemon, name, "sh", "-c", "test -e /bin/ash || echo no ash")
+    assert not daemon.docker("ps", "-aq").stdout

@@ -13,6 +13,8 @@ from enisle.build.layer_plan import Sink
 from enisle.build.tree import Path, Tree, split
 from enisle.errors import Invalid
 
+_CHUNK = 1 << 18
+
 
 def stubs(targets: Collection[str], base: Tree) -> set[Path]:
     """Places that do not exist in the image below, and were made for mounts only."""
@@ -30,6 +32,11 @@ def filtered(layer: FilePath, unwanted: set[Path], *, limit_ns: int | None) -> I
 
     Nothing is removed from any file system, so that nothing a RUN has put there can lead the removal astray.
     """
+    if not unwanted and limit_ns is None:
+        with layer.open("rb", buffering=0) as file:
+            while piece := file.read(_CHUNK):
+                yield piece
+        return
     try:
         yield from _rewritten(layer, _empty(layer, unwanted) if unwanted else set(), limit_ns)
     except ArchiveError as error:

@@ -31,7 +31,7 @@ from enisle.model.ids import ImageId
 from enisle.model.image import ImageConfig
 
 if TYPE_CHECKING:
-    from enisle.build.builder import Build
+    from enisle.build.job import Build
 
 NOP = "#(nop) "
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from enisle.build import git, graph
-from enisle.build.builder import excerpt
 from enisle.build.cache import BuildCache, key_of
 from enisle.build.config_steps import changed, working_directory
+from enisle.build.job import excerpt
 from enisle.build.options import BuildOptions
 from enisle.build.remote import file_name
 from enisle.build.run_mounts import Mounted

@@ -1,0 +1,333 @@
+"""One build: its stages side by side, what they share, and what becomes of their results."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any
+
+from enisle.archive.copy import format_time
+from enisle.build import graph, squash
+from enisle.build.context import Context
+from enisle.build.layer_plan import threaded
+from enisle.build.layer_tree import LayerTree
+from enisle.build.options import BuildOptions
+from enisle.build.run_step import Runner
+from enisle.build.scope import EPOCH, Arguments
+from enisle.build.stage import StageBuilder, State, StepFailed, short
+from enisle.build.transcript import Emit, Section, Transcript
+from enisle.build.tree import EmptyTree, Tree
+from enisle.contracts import ImageStep, RegistryAuth
+from enisle.errors import EnisleError, Invalid, NotFound
+from enisle.formats.dockerfile.instructions import Dockerfile, Instruction, Pairs, Stage
+from enisle.formats.dockerfile.parse import parse
+from enisle.formats.reference import parse_reference
+from enisle.model.ids import ImageId
+from enisle.model.image import Image, Platform
+
+if TYPE_CHECKING:
+    from enisle.build.builder import Builder
+
+
+class Build:
+    """One build. What the stages share."""
+
+    def __init__(
+        self, builder: Builder, options: BuildOptions, context: Context, directory: FilePath, emit: Emit
+    ) -> None:
+        self._builder = builder
+        self.options = options
+        self.directory = directory
+        self.images = builder.engine.images
+        self.caches = builder.caches
+        self.secrets = builder.secrets
+        self.runner = Runner(builder.engine.instances, directory)
+        self._context = context
+        self._dockerfile: Dockerfile = parse(context.text)
+        self._emit = emit
+        self._quiet = _Quiet()
+        self._transcript = Transcript(self._quiet if options.quiet else emit)
+        target = options.platform or builder.host
+        self.arguments = Arguments(options.arguments, target, builder.host, self._dockerfile.escape)
+        self.platform_text = "/".join((target.os, target.architecture, target.variant))
+        self.epoch_s = _epoch(options.arguments.get(EPOCH))
+        self.limit_ns = None if self.epoch_s is None else self.epoch_s * 1_000_000_000
+        self.now_ns = time.time_ns() // 1_000_000_000 * 1_000_000_000 if self.limit_ns is None else self.limit_ns
+        self.created = "" if self.limit_ns is None else format_time(self.limit_ns)
+        self._steps: list[Instruction] = []
+        self._numbers: dict[int, int] = {}  # by id() of the objects in _steps
+        self._total = 0
+        self._stages: dict[int, asyncio.Task[State]] = {}
+        self._builders: dict[int, StageBuilder] = {}
+        self._sections: dict[int, Section] = {}
+        self._trees: dict[str, Tree] = {}
+        self._made: list[ImageId] = []
+        self._stack = AsyncExitStack()
+
+    async def run(self, names: list[str]) -> ImageId:
+        """Carry it out, name the image, tell."""
+        try:
+            async with self._stack:
+                image = await self._run()
+                await self.images.persist()
+                self._transcript.emit({"aux": {"ID": image}})
+                self._warn_unused()
+                self._transcript.emit({"stream": f"Successfully built {short(image)}\n"})
+                for name in names:
+                    await self.images.tag(image, name)
+                    self._transcript.emit({"stream": f"Successfully tagged {parse_reference(name).familiar}\n"})
+        except asyncio.CancelledError:
+            await self._discard()
+            raise
+        if self.options.quiet:
+            self._emit({"stream": f"{image}\n"})
+        return image
+
+    async def _run(self) -> ImageId:
+        for instruction in self._dockerfile.arguments:
+            self.arguments.declare_global(instruction)
+        target = graph.target_index(self._dockerfile, self.options.target)
+        needed = graph.needed(self._dockerfile, target, self.arguments.expand_global)
+        labels = self._labels(target)
+        self._number(needed, labels)
+        self._sections = {index: self._transcript.section() for index in needed}
+        first = self._sections[needed[0]]
+        for instruction in self._dockerfile.arguments:
+            number, total = self.count(instruction)
+            first.say(f"Step {number}/{total} : {instruction.text}\n")
+        try:
+            state = await self._stage(target)
+            if labels is not None:
+                state = await self._builders[target].add(labels)
+        except StepFailed as error:
+            self._explain(error)
+            raise
+        finally:
+            await self._stop_stages()
+        if state.image is None:
+            raise Invalid("No image was generated. Is your Dockerfile empty?")
+        if self.options.squash:
+            return await self._squashed(state.image, self._builders[target].base)
+        return state.image
+
+    def _labels(self, target: int) -> Pairs | None:
+        """The client's labels as an instruction."""
+        if not self.options.labels:
+            return None
+        pairs = tuple((_literal(name), _literal(value)) for name, value in sorted(self.options.labels.items()))
+        text = "LABEL " + " ".join(f"{name}={value}" for name, value in sorted(self.options.labels.items()))
+        return Pairs(number=0, text=text, kind="LABEL", pairs=pairs)
+
+    def _number(self, needed: list[int], labels: Instruction | None) -> None:
+        steps: list[Instruction] = [*self._dockerfile.arguments]
+        for index in needed:
+            stage = self._dockerfile.stages[index]
+            steps += [stage.base, *stage.instructions]
+        steps += [labels] if labels else []
+        self._numbers = {id(step): number for number, step in enumerate(steps, 1)}
+        self._total = len(steps)
+        self._steps = steps
+
+    def count(self, instruction: Instruction) -> tuple[int, int]:
+        """The number of a step, and how many there are."""
+        return self._numbers.get(id(instruction), self._total), self._total
+
+    # --- stages ---
+
+    async def _stage(self, index: int) -> State:
+        """The finished stage; built once, however many need it."""
+        if index not in self._stages:
+            stage = self._dockerfile.stages[index]
+            for other in graph.needs(self._dockerfile, stage, self.arguments.expand_global):
+                self._start(other)
+            self._start(index)
+        return await asyncio.shield(self._stages[index])
+
+    def _start(self, index: int) -> None:
+        if index in self._stages:
+            return
+        stage = self._dockerfile.stages[index]
+        for other in graph.needs(self._dockerfile, stage, self.arguments.expand_global):
+            self._start(other)
+        section = self._sections.setdefault(index, Section(self._transcript))
+        builder = self._builders[index] = StageBuilder(self, stage, section)
+        self._stages[index] = asyncio.create_task(self._finish(builder, section), name=f"build stage {index}")
+
+    async def _finish(self, builder: StageBuilder, section: Section) -> State:
+        try:
+            state = await builder.run()
+        except EnisleError:
+            self._transcript.flush(section)
+            raise
+        section.end()
+        return state
+
+    async def _stop_stages(self) -> None:
+        for task in self._stages.values():
+            task.cancel()
+        await asyncio.gather(*self._stages.values(), return_exceptions=True)
+
+    async def base_state(self, name: str, stage: Stage, section: Section) -> State:
+        """What a FROM begins with: an earlier stage or an image."""
+        index = None if name.isdigit() else graph.stage_index(self._dockerfile, name, stage.index)
+        if index is not None:
+            state = await self._stage(index)
+            return State(image=state.image, config=state.config, author=state.author)
+        image = await self._image(name, section.message, _platform(self.arguments.expand_global(stage.base.platform)))
+        return State(image=image.id, config=image.config, author=image.author)
+
+    async def _image(self, name: str, progress: Callable[[dict[str, Any]], None], platform: Platform | None) -> Image:
+        platform = platform or self.options.platform
+        if not self.options.pull:
+            try:
+                return self._hold(await self.images.get(name, platform))
+            except NotFound:
+                pass
+        auth = _credentials(self.options, name)
+        return self._hold(await self.images.pull(name, platform=platform, auth=auth, progress=progress))
+
+    def _hold(self, image: Image) -> Image:
+        self.images.hold(image.id)
+        self._stack.callback(self.images.release, image.id)
+        return image
+
+    # --- what stages ask for ---
+
+    async def tree_of(self, name: str, stage: Stage) -> Tree:
+        """The files a --from names: a stage, an image; "" is the context."""
+        if not name:
+            return self._context.tree
+        index = graph.stage_index(self._dockerfile, name, stage.index)
+        if index is not None:
+            image = (await self._stage(index)).image
+        elif name.isdigit():
+            raise Invalid(f"invalid from flag value {name}: invalid context: no such stage before this one")
+        elif name == "scratch":
+            return EmptyTree()
+        else:
+            section = self._sections[stage.index]
+            image = (await self._image(name, section.message, None)).id
+        if image is None:
+            return EmptyTree()
+        if image not in self._trees:
+            tree = await asyncio.to_thread(LayerTree, await self.layers(image))
+            self._trees[image] = tree
+            self._stack.callback(tree.close)
+        return self._trees[image]
+
+    async def layers(self, image: ImageId) -> list[FilePath]:
+        """Unpacked layers, topmost first."""
+        return await self.images.layers(image)
+
+    async def cached(self, key: str) -> Image | None:
+        """The result of a step in an earlier build, if it is still there."""
+        if self.options.no_cache:
+            return None
+        found = self._builder.cache.get(key)
+        if found is None:
+            return None
+        try:
+            return self._hold(await self.images.get(found))
+        except NotFound:
+            return None
+
+    async def extend(
+        self, parent: ImageId | None, layer: AsyncIterator[bytes] | None, step: ImageStep, key: str
+    ) -> ImageId:
+        """The result of a step that was carried out, remembered for later builds."""
+        image = await self.images.extend(parent, layer, step)
+        self.images.hold(image)
+        self._stack.callback(self.images.release, image)
+        self._made.append(image)
+        self._builder.cache.put(key, image)
+        return image
+
+    async def _squashed(self, image: ImageId, base: ImageId | None) -> ImageId:
+        upper, lower = await self.layers(image), await self.layers(base) if base else []
+        own = len(upper) - len(lower)
+        if own <= 1:
+            return image
+        whole, below = LayerTree(upper), LayerTree(lower)
+        try:
+            made = await self.images.squash(image, base, threaded(squash.merged(whole, below, own)))
+        finally:
+            whole.close()
+            below.close()
+        self.images.hold(made)
+        self._stack.callback(self.images.release, made)
+        self._made.append(made)
+        return made
+
+    async def _discard(self) -> None:
+        """A build that was called off leaves nothing: what it has made goes again."""
+        for image in reversed(self._made):
+            await self.images.discard(image)
+        self._builder.cache.forget(self._made)
+
+    # --- messages ---
+
+    def _explain(self, error: StepFailed) -> None:
+        """Show what was held back, and the lines of the Dockerfile that failed."""
+        for message in self._quiet.kept:
+            self._emit(message)
+        if error.line:
+            self._emit({"stream": excerpt(self._context.text, self._context.name, error.line)})
+
+    def _warn_unused(self) -> None:
+        if unused := self.arguments.unused():
+            self._transcript.emit({"stream": f"[Warning] One or more build-args {unused} were not consumed\n"})
+
+
+class _Quiet:
+    """Keeps messages that are wanted only after a failure."""
+
+    def __init__(self) -> None:
+        self.kept: list[dict[str, Any]] = []
+
+    def __call__(self, message: dict[str, Any]) -> None:
+        self.kept.append(message)
+
+
+def excerpt(text: str, name: str, line: int, around: int = 2) -> str:
+    """The lines around one of a file, it marked."""
+    rows = text.splitlines()
+    first, last = max(1, line - around), min(len(rows), line + around)
+    body = "".join(f"{'>>>' if row == line else '   '} {row:4} | {rows[row - 1]}\n" for row in range(first, last + 1))
+    return f"{name}:{line}\n{'-' * 20}\n{body}{'-' * 20}\n"
+
+
+def _literal(text: str) -> str:
+    """Text that expands to itself."""
+    return "'" + text.replace("'", "'\"'\"'") + "'"
+
+
+def _epoch(text: str | None) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()) or int(text) >= 1 << 33:
+        raise Invalid(f"{EPOCH}={text[:40]} is no time in seconds")
+    return int(text)
+
+
+def _platform(text: str) -> Platform | None:
+    if not text:
+        return None
+    parts = text.split("/")
+    if len(parts) > 3 or not all(parts):
+        raise Invalid(f'"{text[:60]}" is an invalid platform')
+    if len(parts) == 1:
+        return Platform(architecture=parts[0])
+    return Platform(os=parts[0], architecture=parts[1], variant=parts[2] if len(parts) == 3 else "")
+
+
+def _credentials(options: BuildOptions, name: str) -> RegistryAuth | None:
+    reference = parse_reference(name)
+    for registry in (reference.domain, f"https://{reference.domain}/", f"https://{reference.domain}"):
+        if registry in options.credentials:
+            return options.credentials[registry]
+    if reference.domain == "docker.io":
+        return options.credentials.get("https://index.docker.io/v1/")
+    return None
