@@ -209,6 +209,9 @@ def test_stop_kill_restart_pause(wall: Wall) -> None:
     assert wall.inspect(name, "{{.State.Status}}") == "running"
     docker("restart", "-t", "2", name)
     assert wall.inspect(name, "{{.State.Status}}") == "running"
+    deadline = time.monotonic() + 30
+    while docker("logs", name).stdout.count("up\n") < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
     docker("kill", name)
     assert docker("wait", name).stdout == "137\n"
     assert docker("logs", name).stdout.count("up\n") == 3
