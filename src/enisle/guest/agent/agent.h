@@ -171,6 +171,19 @@ void free_strings(char **strings);
 void run_process(const struct process *process, int report) __attribute__((noreturn));
 int run_init(pid_t child);
 
+/* --- spawn.c --- */
+struct spawned {
+    pid_t pid;
+    int ours[3], report; /* our ends of stdio; where a failure to start is told */
+};
+struct spawned spawn_process(const struct process *process);
+struct spawned spawn_call(uint8_t call, struct reader *r);
+bool session_enter(bool processes); /* in a child: go where the workload is; errno when it cannot */
+void close_inherited(void);
+void workload_freeze(bool frozen);
+void workload_signal(int number);
+extern pid_t main_pid; /* 0: none runs */
+
 /* --- session.c --- */
 void session_run(uint16_t channel, struct reader *r);
 void session_call(uint16_t channel, struct reader *r);
@@ -179,16 +192,12 @@ void session_input_end(uint16_t channel);
 void session_credit(uint16_t channel, uint32_t bytes);
 void session_signal(uint16_t channel, int number, bool all);
 void session_resize(uint16_t channel, uint16_t rows, uint16_t columns);
-void session_freeze(bool frozen);
-void close_inherited(void);
 void session_abort(uint16_t channel);
 void session_event(void *source, uint32_t events);
 void session_sweep(void);  /* after each round of events */
 void session_resume(void); /* the wire has room again */
 void session_reaped(pid_t pid, int status);
-bool session_enter(bool processes); /* in a child: go where the workload is; false: there is none */
 extern int loop_fd;
-extern pid_t main_pid; /* 0: none runs */
 
 /* --- calls.c, files: run in a process of their own; data to stdout, messages to stderr --- */
 int call_main(uint8_t call, struct reader *r);

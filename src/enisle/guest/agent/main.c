@@ -71,7 +71,7 @@ static void dispatch(const struct frame *frame, const uint8_t *body)
         set_clock(take_u64(&r));
         break;
     case MSG_FREEZE:
-        session_freeze(take_u8(&r) != 0);
+        workload_freeze(take_u8(&r) != 0);
         break;
     case MSG_SHUTDOWN:
         close_disk();
