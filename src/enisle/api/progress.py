@@ -37,9 +37,11 @@ class _Pending:
         return data
 
 
-async def stream_progress(call: Call, work: Callable[[Progress], Awaitable[Any]]) -> web.StreamResponse:
-    """Run ``work`` and send what it reports. A failure before the first message has its own HTTP status; later it is a
-    message of its own, as in dockerd. The client's going away cancels the work."""
+async def stream_progress(
+    call: Call, work: Callable[[Progress], Awaitable[Any]], *, failure_status: bool = True
+) -> web.StreamResponse:
+    """Run ``work`` and send what it reports. A failure before the first message has its own HTTP status (not without
+    ``failure_status``); later it is a message of its own, as in dockerd. The client's going away cancels the work."""
     pending = _Pending()
     task = asyncio.ensure_future(work(pending.add))
     task.add_done_callback(lambda _task: pending.some.set())
@@ -52,7 +54,9 @@ async def stream_progress(call: Call, work: Callable[[Progress], Awaitable[Any]]
                 await response.write(pending.take())
             else:
                 pending.some.clear()
-        if response is None and (error := task.exception()) is not None and not pending.messages:
+        error = task.exception()
+        silent = response is None and not pending.messages
+        if error is not None and silent and (failure_status or not isinstance(error, EnisleError)):
             raise error
         response = response or await call.stream("application/json")
         _add_failure(pending, task)

@@ -12,7 +12,15 @@ from enisle.engine.announce import announce_network
 from enisle.engine.core import Core
 from enisle.engine.slots import Slot
 from enisle.errors import Conflict, EnisleError, Invalid, NotFound
-from enisle.model.instance import BoundPort, Endpoint, EndpointRequest, Instance, InstanceSpec, PublishedPort
+from enisle.model.instance import (
+    BoundPort,
+    Endpoint,
+    EndpointRequest,
+    Instance,
+    InstanceSpec,
+    PublishedPort,
+    way_out,
+)
 from enisle.model.network import Network
 
 _NO_NETWORK = ("none", "host")
@@ -90,10 +98,11 @@ async def attach_all(
         network = await core.network(request.network)
         endpoints.append(await attach_one(core, record, network, request, index, undo))
     ports = published_ports(record.spec)
-    if not endpoints or not ports:
+    exposed_by = way_out(endpoints)
+    if exposed_by is None or not ports:
         return tuple(endpoints), (), []
     undo.push_async_callback(core.network_provider.unpublish, record.id)
-    bound, sockets = await core.network_provider.publish(record.id, endpoints[0], ports)
+    bound, sockets = await core.network_provider.publish(record.id, exposed_by, ports)
     return tuple(endpoints), tuple(bound), sockets
 
 

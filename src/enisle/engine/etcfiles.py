@@ -9,7 +9,7 @@ from enisle.engine.addressing import gateway_network
 from enisle.engine.core import Core
 from enisle.engine.etc import hostname_file, hosts_file
 from enisle.engine.links import Link, host_lines
-from enisle.model.instance import Instance
+from enisle.model.instance import Instance, way_out
 
 _NAMES = ("hosts", "resolv.conf", "hostname")
 
@@ -44,7 +44,8 @@ async def follow(core: Core, before: Instance, after: Instance) -> None:
 
 async def _contents(core: Core, record: Instance, links: list[Link]) -> dict[str, bytes]:
     network = await gateway_network(core, record)
-    gateway = record.endpoints[0].gateway4 if record.endpoints else "127.0.0.1"
+    exit_by = way_out(record.endpoints)
+    gateway = exit_by.gateway4 if exit_by else "127.0.0.1"
     hosts = hosts_file(record.spec, record.endpoints, host_lines(links), gateway)
     resolv_conf = await core.network_provider.resolv_conf(network, record.spec)
     return {

@@ -15,7 +15,7 @@ from enisle.engine.slots import Slot
 from enisle.errors import Conflict, Denied, EnisleError, Invalid, NotFound
 from enisle.model.event import Event
 from enisle.model.ids import NetworkId, check_network_name, new_id
-from enisle.model.instance import Endpoint, EndpointRequest, Instance, InstanceSpec, Status
+from enisle.model.instance import Endpoint, EndpointRequest, Instance, InstanceSpec, Status, way_out
 from enisle.model.network import Network
 
 
@@ -113,8 +113,12 @@ class Networks:
     async def _take_off(self, slot: Slot, network: Network, endpoint: Endpoint) -> None:
         if slot.running is not None:
             await slot.running.remove_nic(endpoint.name)
-        if slot.record.endpoints and slot.record.endpoints[0] is endpoint and slot.record.bound_ports:
+        record = slot.record
+        if record.bound_ports and way_out(record.endpoints) is endpoint:
+            left = way_out(each for each in record.endpoints if each is not endpoint)
             await self._provider.unpublish(slot.id)
+            if left is not None:
+                await self._provider.republish(slot.id, left, record.bound_ports)
         await self._provider.detach(network, endpoint)
 
     async def prune(self, match: Callable[[Network], bool]) -> list[str]:

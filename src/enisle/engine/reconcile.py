@@ -24,7 +24,7 @@ from enisle.engine.slots import PREFIX, Slot
 from enisle.errors import EnisleError, Internal
 from enisle.formats.records import decode
 from enisle.model.ids import ExecId
-from enisle.model.instance import Instance, Status
+from enisle.model.instance import Instance, Status, way_out
 from enisle.model.process import Exec, ExecSpec
 
 EXIT_FILE = "exit.json"
@@ -96,8 +96,9 @@ async def _adopt_running(core: Core, execs: Execs, slot: Slot, running: Any) -> 
         core.slots.change_state(slot, status=wanted, pid=running.pid, started_at=running.started_at)
     for session in status.get("execs") or []:
         execs.adopt(slot, _exec_of(slot, session))
-    if slot.record.bound_ports and slot.record.endpoints:
-        await core.network_provider.republish(slot.id, slot.record.endpoints[0], slot.record.bound_ports)
+    exposed_by = way_out(slot.record.endpoints)
+    if slot.record.bound_ports and exposed_by is not None:
+        await core.network_provider.republish(slot.id, exposed_by, slot.record.bound_ports)
     supervision.watch(core, slot)
     health.watch(core, slot)
     return True

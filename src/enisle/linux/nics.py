@@ -72,6 +72,14 @@ def set_up(nics: Sequence[Nic], pid: int) -> None:
             route.wait_carrier(nic.bridge)  # it was without one if this is its first port
 
 
+def restore_default_routes(nics: Sequence[Nic], pid: int) -> None:
+    """Give the network namespace of a process the default routes that went with a NIC, by the first that has one."""
+    with _namespace_of(pid) as namespace, visiting(namespace), Route() as inside:
+        for nic in nics:
+            for gateway in filter(None, (nic.gateway4, nic.gateway6)):
+                inside.add_default_route(gateway, link=nic.name)
+
+
 def make(route: Route, nic: Nic, pid: int) -> None:
     """Make a veth pair between the NIC's bridge and the network namespace of a process; nothing is up inside yet."""
     route.create_veth(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -232,6 +233,11 @@ class Endpoint:
     aliases: tuple[str, ...] = ()
     dns_names: tuple[str, ...] = ()
     request: EndpointRequest | None = None
+
+
+def way_out(endpoints: Iterable[Endpoint]) -> Endpoint | None:
+    """The endpoint that default route and published ports go by: the first on a network that is not internal."""
+    return next((endpoint for endpoint in endpoints if endpoint.gateway4 or endpoint.gateway6), None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,7 @@ from enisle.errors import Conflict, Denied, EnisleError, Exhausted, Internal, In
 from enisle.linux import conntrack
 from enisle.linux.route import Route, pack_mac
 from enisle.model.ids import NetworkId, new_id
-from enisle.model.instance import BoundPort, Endpoint, EndpointRequest, InstanceSpec, PublishedPort
+from enisle.model.instance import BoundPort, Endpoint, EndpointRequest, InstanceSpec, PublishedPort, way_out
 from enisle.model.network import Network
 from enisle.network import definitions, devices, host, ports, records, resolv_conf
 from enisle.network.addresses import Subnet, mac_of
@@ -353,7 +353,7 @@ def _forwards(endpoint: Endpoint, bound: Sequence[BoundPort]) -> tuple[Forward, 
 
 def _stored_forwards(held: records.Holding) -> tuple[Forward, ...]:
     """What a stored instance has published; republish and unpublish make it right where this guess was wrong."""
-    endpoint = next((each for each in held.endpoints if each.bridge), None)
+    endpoint = way_out(held.endpoints)
     return _forwards(endpoint, held.bound_ports) if endpoint else ()
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from enisle.contracts import RegistryAuth
 from enisle.engine.logs import LogRecord
+from enisle.errors import Invalid
 from enisle.model.event import Event
 from enisle.model.image import Platform
 from enisle.model.instance import Status
@@ -191,6 +192,15 @@ async def test_expect_continue(client: Client) -> None:
     assert client.engine.images.loaded == b"archive"
 
 
+async def test_an_archive_that_cannot_be_loaded_is_told_in_the_stream(client: Client) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise Invalid("the archive is cut short")
+
+    client.engine.images.load = fail  # type: ignore[method-assign,assignment]
+    answer = await client.request("POST", "/images/load")
+    assert (answer.status, answer.json["error"]) == (200, "the archive is cut short")
+
+
 async def test_chunked_upload(client: Client) -> None:
     client.engine.instances.add("web")
     reader, writer = await client.open()
@@ -323,6 +333,8 @@ async def test_images(client: Client) -> None:
     assert "VirtualSize" not in listed
     (old,) = (await client.get("/images/json", version="/v1.43")).json
     assert old["VirtualSize"] == old["Size"]
+    shown = (await client.get("/images/busybox/json")).json
+    assert shown["ContainerConfig"]["Volumes"] == shown["Config"]["Volumes"]
     for pattern, count in (("busy*", 1), ("busybox:l?test", 1), ("*/busybox", 0), ("busybox", 1), ("busybox:1", 0)):
         found = (await client.get("/images/json?filters=" + quote(json.dumps({"reference": [pattern]})))).json
         assert len(found) == count, pattern

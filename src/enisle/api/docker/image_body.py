@@ -39,6 +39,8 @@ def inspect_json(image: Image, *, with_virtual: bool) -> dict[str, Any]:
         "DockerVersion": "",
         "Author": image.author,
         "Config": config_json(image.config),
+        # API 1.45 dropped it, but compose v1 speaks the newest version there is and wants its volumes all the same.
+        "ContainerConfig": config_json(image.config),
         "Architecture": image.platform.architecture,
         "Os": image.platform.os,
         "Size": image.size_bytes,

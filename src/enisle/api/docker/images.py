@@ -155,7 +155,8 @@ async def load(call: Call) -> web.StreamResponse:
             word = "Loaded image ID" if name.startswith("sha256:") else "Loaded image"
             progress({"stream": f"{word}: {name}\n"})
 
-    return await stream_progress(call, take_in)
+    # dockerd's status is 200 whatever comes, and clients look for the error in the stream.
+    return await stream_progress(call, take_in, failure_status=False)
 
 
 def _ignore(_message: dict[str, Any]) -> None:
