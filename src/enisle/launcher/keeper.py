@@ -18,6 +18,7 @@ from enisle.launcher.log import JsonFileLog
 from enisle.launcher.loop import EpollLoop, report_exception
 from enisle.launcher.stdio import Stdio
 from enisle.launcher.wall import Session, Wall, WallError
+from enisle.linux.syscalls import give_back_freed_memory
 from enisle.wire.frames import Message, close_all
 from enisle.wire.keeper import SOCKET_NAME, STATUS_NAME
 from enisle.wire.plans import GENERATION, LimitsPlan, LogPlan, NicPlan, ProcessPlan, from_json, to_json
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from enisle.launcher.container.reserve import Reserve
 
 _LINGER_S = 300.0
+_SETTLE_S = 0.5  # what does not live as long need not be tidied
 _NOT_RUNNING = "the instance is not running"
 
 Request = tuple[Connection, Message]
@@ -203,6 +205,7 @@ class Keeper:
         self._status.update(state="running", pid=result.pid, started_at=time.time_ns(), warnings=warnings)
         connection.answer(message, {name: self._status[name] for name in ("pid", "started_at", "warnings")})
         self._stdio.started(result)
+        self._loop.call_later(_SETTLE_S, give_back_freed_memory)
 
     def _files_open(self, request: Request, error: WallError | None) -> None:
         connection, message = request

@@ -71,6 +71,7 @@ class Launcher:
         self._path = os.path.join(run_root, SOCKET_NAME)
         self._connections: list[Connection] = []
         self._running = True
+        self._sample = b""
         self._spare: Spare | None = None
         self._listener = listen(self._path)
         self._inode = os.stat(self._path).st_ino
@@ -83,7 +84,8 @@ class Launcher:
             signal.signal(number, signal.SIG_IGN if number != signal.SIGTERM else signal.SIG_DFL)
         prctl(PR_SET_DUMPABLE, 0)
         set_process_name("enisle-launcher")
-        warm_up()
+        self._sample = sample()
+        warm_up(self._sample)
         gc.collect()
         gc.freeze()
         self._loop.call_later(0, self._make_spare)
@@ -91,7 +93,7 @@ class Launcher:
             while self._running:
                 self._loop.run_once()
         except BecomeKeeper as forked:
-            live(forked.job, forked.orders)
+            live(forked.job, forked.orders, self._sample)
 
     def _accept(self) -> None:
         try:
@@ -176,19 +178,26 @@ def wait_for_job(orders: socket.socket) -> Job | None:
                 return Job(message["instance"], message["run_dir"], socket.socket(fileno=received[0]))
 
 
-def warm_up() -> None:
-    """Do once what every keeper would do anew: look up the types of plans, and the caches below json and typing."""
+def sample() -> bytes:
+    """A plan as it comes over the wire; making it fills the caches that every keeper would fill anew."""
     plan = ContainerPlan(id="", hostname="", lower=[], upper="", work="", process=ProcessPlan(args=[]))
     plan.mounts, plan.devices = [MountPlan(kind="", target="")], []
     plan.nics = [NicPlan(name="", host_ifname="", bridge="", mac="")]
-    values = Decoder().feed(encode(to_json(plan)))[0]
-    from_json(ContainerPlan, values)
     host_layout()
     json_lines(1, b"\n", "", 0)
+    return encode(to_json(plan))
 
 
-def live(job: Job | None, orders: socket.socket | None) -> None:
-    """The whole life of a keeper, or spare keeper, in the process forked for it. Does not return."""
+def warm_up(packed: bytes) -> None:
+    """Touch the memory that reading a plan touches, and no more: each page touched is a page that is ours alone."""
+    from_json(ContainerPlan, Decoder().feed(packed)[0])
+
+
+def live(job: Job | None, orders: socket.socket | None, packed: bytes) -> None:
+    """The whole life of a keeper, or spare keeper, in the process forked for it. Does not return.
+
+    ``packed``: a plan for practice.
+    """
     status = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -200,8 +209,8 @@ def live(job: Job | None, orders: socket.socket | None) -> None:
         if job is None and orders is not None:
             set_process_name("enisle-spare")
             if host_layout().version == 1:  # on v2 the first process is born in its cgroup, so not before that is known
-                reserve = make_reserve(warm_up)
-            warm_up()
+                reserve = make_reserve(lambda: warm_up(packed))
+            warm_up(packed)
             job = wait_for_job(orders)
         if job is not None:
             set_process_name(f"keeper:{job.instance[:8]}")

@@ -88,6 +88,7 @@ _bpf = syscall("bpf", ctypes.c_int, ctypes.c_void_p, ctypes.c_uint)
 _prctl = c_function("prctl", ctypes.c_int, *[ctypes.c_ulong] * 4)
 _prctl_name = c_function("prctl", ctypes.c_int, ctypes.c_char_p)
 _sethostname = c_function("sethostname", ctypes.c_char_p, ctypes.c_size_t)
+_malloc_trim = c_function("malloc_trim", ctypes.c_size_t)
 _setdomainname = c_function("setdomainname", ctypes.c_char_p, ctypes.c_size_t)
 
 PathLike = str | bytes
@@ -158,6 +159,11 @@ def bpf(command: int, attributes: ctypes.Structure) -> int:
     if result < 0:
         raise fail(f"bpf {command}")
     return result
+
+
+def give_back_freed_memory() -> None:
+    """Return to the kernel what the C library's heap holds free (malloc_trim(3))."""
+    _malloc_trim(0)
 
 
 def sethostname(name: str) -> None:

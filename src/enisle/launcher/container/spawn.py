@@ -36,7 +36,7 @@ class Spawn:
     ) -> None:
         self._loop = loop
         self._events = events
-        self._done = done
+        self._done: Callable[[ContainerSession | WallError], None] | None = done
         self._is_terminal = terminal
         self._master = -1
         self.stdio: list[int] = []
@@ -129,7 +129,7 @@ class Spawn:
             outputs=self._outputs,
         )
         self._loop.watch_pidfd(self._child.pid, self._child.pidfd, session.ended)
-        self._done(session)
+        self._tell(session)
         session.resume_output()
 
     def _fail(self) -> None:
@@ -139,4 +139,10 @@ class Spawn:
             os.waitpid(self._child.pid, 0)
             os.close(self._child.pidfd)
         assert self._error is not None
-        self._done(self._error)
+        self._tell(self._error)
+
+    def _tell(self, result: ContainerSession | WallError) -> None:
+        """Once; what the callback holds, the request with the whole plan, is let go."""
+        done, self._done = self._done, None
+        assert done is not None
+        done(result)
