@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
-from enisle.contracts import Running
+from enisle.contracts import Files, Running
 from enisle.engine import launch
 from enisle.engine.announce import announce
 from enisle.engine.core import Core
@@ -31,43 +31,62 @@ async def commit(
     message: str,
     pause: bool,
 ) -> ImageId:
-    """Pause it if asked to, read its writable layer into a new image, let it go on."""
+    """Pause it if asked to, read its writable layer into a new image, let it go on.
+
+    One that ends meanwhile is read as it was left.
+    """
     if slot.status in (Status.REMOVING, Status.DEAD):
         raise Conflict(f"You cannot commit container {slot.id} which is Dead")
-    record = slot.record
+    record, running = slot.record, slot.running
     merged = apply_changes(config or config_of(record.spec), changes)
-    async with AsyncExitStack() as stack:
-        if pause and slot.status is Status.RUNNING and slot.running is not None:
-            # Readers of the files go through the host or, in a VM, through the agent, which is not frozen.
-            await _pause(slot, slot.running, stack)
-        base = await launch.base_launch(core, record)
-        files = await stack.enter_async_context(core.driver(record).files(base, slot.running))
-        image = await core.image_store.commit(
-            record.spec.image_id,
-            await files.layer(),
-            reference=reference,
-            config=merged,
-            author=author,
-            message=message,
-            created_by=" ".join(record.args),
-        )
+
+    async def read() -> ImageId:
+        async with _files_at_rest(core, slot, pause=pause) as files:
+            return await core.image_store.commit(
+                record.spec.image_id,
+                await files.layer(),
+                reference=reference,
+                config=merged,
+                author=author,
+                message=message,
+                created_by=" ".join(record.args),
+            )
+
+    try:
+        image = await read()
+    except (Conflict, Unavailable):
+        if running is None or not await _has_ended(slot, running):
+            raise
+        image = await read()
     announce(core, record, "commit", comment=message, imageID=image, imageRef=reference)
     return image
 
 
-async def _pause(slot: Slot, running: Running, stack: AsyncExitStack) -> None:
-    """Pause it until ``stack`` ends. One that has just ended by itself needs no pause: its end is awaited instead."""
-    ended = slot.add_waiter("not-running")
-    try:
-        await running.pause()
-    except (Conflict, Unavailable):
+@asynccontextmanager
+async def _files_at_rest(core: Core, slot: Slot, *, pause: bool) -> AsyncIterator[Files]:
+    """The instance's files; nothing writes them meanwhile if ``pause``."""
+    running = slot.running
+    async with AsyncExitStack() as stack:
+        if pause and slot.status is Status.RUNNING and running is not None:
+            # Readers of the files go through the host or, in a VM, through the agent, which is not frozen.
+            await running.pause()
+            stack.push_async_callback(_let_go, running)
+        base = await launch.base_launch(core, slot.record)
+        yield await stack.enter_async_context(core.driver(slot.record).files(base, running))
+
+
+async def _let_go(running: Running) -> None:
+    with suppress(Conflict, Unavailable):  # it has ended
+        await running.unpause()
+
+
+async def _has_ended(slot: Slot, running: Running) -> bool:
+    """Whether it ran and does not run any more; an end that is under way is waited for."""
+    if slot.running is running:
+        ended = slot.add_waiter("not-running")
         await asyncio.wait([ended], timeout=SETTLE_TIMEOUT_S)
-        if slot.running is running:
-            raise
-    else:
-        stack.push_async_callback(running.unpause)
-    finally:
         ended.cancel()
+    return slot.running is not running
 
 
 def config_of(spec: InstanceSpec) -> ImageConfig:

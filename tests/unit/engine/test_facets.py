@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from enisle.contracts import Connection
+from enisle.engine import committing
 from enisle.engine.events import Events
-from enisle.errors import Conflict, Denied, Invalid, NotFound, NotSupported, StartFailed
+from enisle.errors import Conflict, Denied, Invalid, NotFound, NotSupported, StartFailed, Unavailable
 from enisle.model.event import Event
 from enisle.model.ids import NetworkId
 from enisle.model.instance import EndpointRequest, Healthcheck, HealthStatus, LogConfig, Mount, MountKind, Status
@@ -346,3 +347,29 @@ async def test_files_follow_the_networks_unless_they_were_changed(bench: Bench) 
     await bench.engine.networks.disconnect("back", "web")
     assert (bench.directory(record) / "hosts").read_text() == "mine\n"
     assert addresses[1] not in (bench.directory(sharing) / "hosts").read_text()
+
+
+async def test_commit_of_an_instance_that_ends_meanwhile(bench: Bench) -> None:
+    _, running = await bench.run("web")
+
+    async def pause_too_late() -> None:
+        running.finish(0)
+        raise Unavailable("The keeper has ended.")
+
+    running.pause = pause_too_late  # type: ignore[method-assign]
+    await bench.engine.instances.commit("web", reference="new:1")
+    assert len(bench.images.committed) == 1
+    assert (await bench.engine.instances.get("web")).state.status == "exited"
+
+
+async def test_commit_of_an_instance_that_cannot_be_paused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committing, "SETTLE_TIMEOUT_S", 0.01)
+    _, running = await bench.run("web")
+
+    async def pause_in_vain() -> None:
+        raise Unavailable("The keeper does not answer.")
+
+    running.pause = pause_in_vain  # type: ignore[method-assign]
+    with pytest.raises(Unavailable, match="does not answer"):
+        await bench.engine.instances.commit("web")
+    assert bench.images.committed == []
