@@ -29,7 +29,7 @@ from enisle.linux.namespaces import (
     open_namespace,
     setns,
 )
-from enisle.linux.nics import set_up
+from enisle.linux.nics import restore_default_routes, set_up
 from enisle.linux.route import Route
 from enisle.wire.frames import close_all
 from enisle.wire.keeper import Stats
@@ -342,6 +342,10 @@ class ContainerWall(Wall):
         if name not in self._nics:
             raise WallError("not_found", f"no network interface {name}")
         self._drop_nic(name)
+        try:
+            restore_default_routes(list(self._nics.values()), self._pid())
+        except OSError as error:
+            raise WallError("internal", f"default route after {name} went: {error.strerror}") from error
         done(None)
 
     def _drop_nic(self, name: str) -> None:
