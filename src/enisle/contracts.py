@@ -106,6 +106,9 @@ class ImageStore(Protocol):
     async def distribution(self, reference: str, *, auth: RegistryAuth | None) -> tuple[Descriptor, list[Platform]]:
         """What the registry has under a name, and for which platforms; nothing is pulled."""
 
+    async def tags(self, repository: str, *, auth: RegistryAuth | None) -> list[str]:
+        """The tags that a repository has in its registry."""
+
     async def tag(self, image: ImageId, reference: str) -> None: ...
     async def untag(self, reference: str) -> list[Removed]:
         """Drop one name; the image stays."""

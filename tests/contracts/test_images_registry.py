@@ -131,6 +131,16 @@ async def test_skopeo_reads_what_was_pushed_and_we_read_what_it_pushes(store: Lo
             assert pulled.diff_ids == (await store.get(image)).diff_ids
 
 
+async def test_tags(store: LocalImageStore, tmp_path: Path) -> None:
+    async with docker_registry(tmp_path / "registry") as host:
+        image = await add(store, f"{host}/team/app:1")
+        await store.tag(image, f"{host}/team/app:two")
+        await store.push(f"{host}/team/app", auth=None, progress=Messages())
+        assert sorted(await store.tags(f"{host}/team/app", auth=None)) == ["1", "two"]
+        with pytest.raises(NotFound, match=r"repository .*/nope not found"):
+            await store.tags(f"{host}/nope", auth=None)
+
+
 async def test_what_is_not_there(store: LocalImageStore, tmp_path: Path) -> None:
     async with docker_registry(tmp_path / "registry") as host:
         with pytest.raises(NotFound, match=f"manifest for {host}/nope:latest not found: manifest unknown"):

@@ -47,6 +47,10 @@ class Images:
         """What the registry has under a name, and for which platforms."""
         return await self._store.distribution(reference, auth=auth)
 
+    async def tags(self, repository: str, *, auth: RegistryAuth | None) -> list[str]:
+        """The tags that a repository has in its registry."""
+        return await self._store.tags(repository, auth=auth)
+
     async def tag(self, source: str, reference: str) -> None:
         async with self._core.image_lock:
             image = await self._store.get(source)

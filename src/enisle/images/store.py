@@ -30,7 +30,7 @@ from enisle.images.platforms import fits, host_platform, shown
 from enisle.images.pull import Puller
 from enisle.images.push import Pusher
 from enisle.images.registry.endpoints import RegistrySettings
-from enisle.images.registry.questions import check_login, look_up
+from enisle.images.registry.questions import check_login, list_tags, look_up
 from enisle.images.removal import Remover
 from enisle.images.save import choose_images, saved
 from enisle.images.workers import Workers
@@ -185,6 +185,10 @@ class LocalImageStore:
     async def distribution(self, reference: str, *, auth: RegistryAuth | None) -> tuple[Descriptor, list[Platform]]:
         """What the registry has under a name, and for which platforms."""
         return await look_up(self._settings, parse_reference(reference).or_latest(), auth)
+
+    async def tags(self, repository: str, *, auth: RegistryAuth | None) -> list[str]:
+        """The tags that a repository has in its registry."""
+        return await list_tags(self._settings, parse_reference(repository), auth)
 
     # --- names and removal ---
 

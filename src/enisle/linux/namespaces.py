@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import select
 from dataclasses import dataclass
 
 from enisle.linux.syscalls import c_function, fail, syscall
@@ -63,6 +64,12 @@ class Child:
 
     pid: int
     pidfd: int
+
+    def has_ended(self) -> bool:
+        """Whether it has; nobody need have waited for it."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(0))
 
 
 def clone(flags: int, *, cgroup_fd: int = -1) -> Child | None:

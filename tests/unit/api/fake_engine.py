@@ -310,6 +310,9 @@ class FakeImages:
         descriptor = Descriptor(media_type="application/json", digest=Digest("sha256:" + "e" * 64), size=5)
         return descriptor, [Platform(architecture="arm64", variant="v8")]
 
+    async def tags(self, repository: str, *, auth: RegistryAuth | None) -> list[str]:
+        return ["1", "2"]
+
     async def push(self, reference: str, *, auth: RegistryAuth | None, progress: Progress) -> None:
         progress({"status": f"The push refers to repository [{reference}]"})
 

@@ -289,6 +289,9 @@ async def test_pull_streams_progress(client: Client) -> None:
 
 
 async def test_pull_failures(client: Client) -> None:
+    client.engine.images.pulled.clear()
+    await client.post("/images/create?fromImage=localhost:5000/x")
+    assert [each[0] for each in client.engine.images.pulled] == ["localhost:5000/x:1", "localhost:5000/x:2"]
     early = await client.post("/images/create?fromImage=missing&tag=latest")
     assert early.status == 404
     late = await client.post("/images/create?fromImage=broken&tag=latest")

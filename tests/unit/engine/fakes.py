@@ -48,6 +48,9 @@ class FakeImages:
     async def push(self, reference: str, *, auth: RegistryAuth | None, progress: Progress) -> None:
         await self.get(reference)
 
+    async def tags(self, repository: str, *, auth: RegistryAuth | None) -> list[str]:
+        return ["latest"]
+
     async def tag(self, image: ImageId, reference: str) -> None:
         found = self.images[image]
         self.images[image] = replace(found, repo_tags=(*found.repo_tags, reference))

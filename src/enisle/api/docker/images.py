@@ -14,6 +14,7 @@ from enisle.api.reply import empty, json_response
 from enisle.api.router import Route
 from enisle.contracts import Progress, Removed
 from enisle.errors import Invalid, NotSupported
+from enisle.formats.reference import parse_reference
 from enisle.model.image import Image, Platform
 
 _VIRTUAL_UNTIL = (1, 44)
@@ -75,7 +76,13 @@ async def _pull(call: Call, reference: str) -> web.StreamResponse:
     auth = registry_auth.from_header(call.request.headers.get("X-Registry-Auth", ""))
 
     async def pull(progress: Progress) -> None:
-        await call.engine.images.pull(reference, platform=platform, auth=auth, progress=progress)
+        named = parse_reference(reference)
+        if named.tag or named.digest:
+            wanted = [reference]
+        else:  # `docker pull -a`; clients that mean latest say so
+            wanted = [f"{reference}:{tag}" for tag in await call.engine.images.tags(reference, auth=auth)]
+        for each in wanted:
+            await call.engine.images.pull(each, platform=platform, auth=auth, progress=progress)
 
     return await stream_progress(call, pull)
 

@@ -14,9 +14,9 @@ import aiohttp
 from yarl import URL
 
 from enisle.errors import EnisleError, Invalid, NotFound, Unauthenticated, Unavailable
-from enisle.formats.json_document import SIZE_LIMIT_BYTES
+from enisle.formats.json_document import SIZE_LIMIT_BYTES, parse_object
 from enisle.formats.oci import ACCEPT
-from enisle.formats.reference import Reference
+from enisle.formats.reference import Reference, check_tag
 from enisle.images.content import digest_of
 from enisle.images.registry.transport import TRIES, Transport
 from enisle.model.ids import Digest, is_digest
@@ -63,6 +63,24 @@ class Repository:
         if (is_digest(name) and found != name) or (size is not None and len(data) != size):
             raise Invalid(f"manifest verification failed for digest {name}: what was sent is {found}")
         return Document(data=data, media_type=media_type, digest=found)
+
+    async def tags(self) -> list[str]:
+        """All tags of the repository, page by page."""
+        url: URL | None = self._base / "tags" / "list"
+        found: list[str] = []
+        while url is not None:
+            async with self._transport.request("GET", url, scopes=self._pull) as response:
+                if response.status != 200:
+                    raise await self._failure(response, f"repository {self._reference.familiar_name}")
+                document = parse_object(await _read_bounded(response, SIZE_LIMIT_BYTES, "tags"), "list of tags")
+                following = response.links.get("next")
+                url = self._transport.resolve(str(following["url"]), response.url) if following else None
+            tags = document.get("tags") or []
+            new = [check_tag(tag) for tag in tags if isinstance(tag, str) and tag not in found]
+            if not new:
+                break
+            found += new
+        return found
 
     def _shown(self, name: str) -> str:
         return self._reference.familiar_name + ("@" if is_digest(name) else ":") + name

@@ -29,6 +29,12 @@ async def check_login(settings: RegistrySettings, auth: RegistryAuth) -> None:
             raise Unavailable(f"registry {host}: it answered the login with status {response.status}")
 
 
+async def list_tags(settings: RegistrySettings, reference: Reference, auth: RegistryAuth | None) -> list[str]:
+    """The tags of a repository."""
+    async with Transport(host_of(reference.domain), settings, auth) as transport:
+        return await Repository(transport, reference).tags()
+
+
 async def look_up(
     settings: RegistrySettings, reference: Reference, auth: RegistryAuth | None
 ) -> tuple[Descriptor, list[Platform]]:

@@ -103,12 +103,19 @@ class ContainerWall(Wall):
         if self._layout.version == 1:
             self._make_group(self._group, plan, spawn)
         if plan.nics and plan.namespaces.net == "private":
-            with Route() as route:
-                for nic in plan.nics:
-                    nics.make(route, nic, child.pid)
-                    self._nics[nic.name] = nic
-            set_up(plan.nics, child.pid)  # from here, because it ends with a look at the host's end
+            try:
+                self._plug(plan.nics, child.pid)
+            except OSError:
+                if not child.has_ended():  # one that has given up tells why itself
+                    raise
         spawn.go()
+
+    def _plug(self, planned: list[NicPlan], pid: int) -> None:
+        with Route() as route:
+            for nic in planned:
+                nics.make(route, nic, pid)
+                self._nics[nic.name] = nic
+        set_up(planned, pid)  # from here, because it ends with a look at the host's end
 
     def _take_reserve(self, values: dict[str, Any], plan: ContainerPlan, spawn: Spawn) -> Child | None:
         """The child that was born for this before, told its plan; None where there is none, or it cannot be used."""
