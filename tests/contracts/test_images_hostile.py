@@ -449,6 +449,7 @@ async def test_mirrors_come_first_and_get_no_credentials(tmp_path: Path, registr
             auth = RegistryAuth(username="me", password="secret")
             await pull(store, registry, "app:mirrored", auth=auth)
             await pull(store, registry, "app:latest", auth=auth)
+            await store.distribution(f"{registry.host}/app:mirrored", auth=auth)
             assert registry.count("mirrored") == 0
             assert len(await store.all()) == 2
             assert not [headers for _, _, headers in mirror.requests if "Authorization" in headers]

@@ -65,11 +65,11 @@ class Child:
     pid: int
     pidfd: int
 
-    def has_ended(self) -> bool:
-        """Whether it has; nobody need have waited for it."""
+    def ends_within(self, limit_s: float) -> bool:
+        """Whether it has ended, or does by then; its exit status is still to be read."""
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(poll.poll(limit_s * 1000))
 
 
 def clone(flags: int, *, cgroup_fd: int = -1) -> Child | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 from enisle.contracts import RegistryAuth
-from enisle.errors import Unauthenticated, Unavailable
+from enisle.errors import EnisleError, Unauthenticated, Unavailable
 from enisle.formats.oci import Index, parse_manifest
 from enisle.formats.oci_config import parse_config
 from enisle.formats.reference import DEFAULT_DOMAIN, Reference
@@ -11,6 +14,8 @@ from enisle.images.registry.client import Repository
 from enisle.images.registry.endpoints import RegistrySettings, host_of
 from enisle.images.registry.transport import Transport
 from enisle.model.image import Descriptor, Platform
+
+Answer = TypeVar("Answer")
 
 _HUB_NAMES = ("", "docker.io", "index.docker.io", "registry-1.docker.io")
 
@@ -31,21 +36,40 @@ async def check_login(settings: RegistrySettings, auth: RegistryAuth) -> None:
 
 async def list_tags(settings: RegistrySettings, reference: Reference, auth: RegistryAuth | None) -> list[str]:
     """The tags of a repository."""
-    async with Transport(host_of(reference.domain), settings, auth) as transport:
-        return await Repository(transport, reference).tags()
+    return await _ask(settings, reference, auth, Repository.tags)
 
 
 async def look_up(
     settings: RegistrySettings, reference: Reference, auth: RegistryAuth | None
 ) -> tuple[Descriptor, list[Platform]]:
     """What a registry has under a name: its manifest or index, and for which platforms."""
-    async with Transport(host_of(reference.domain), settings, auth) as transport:
-        repository = Repository(transport, reference)
+
+    async def ask(repository: Repository) -> tuple[Descriptor, list[Platform]]:
         document = await repository.manifest(reference.digest or reference.tag)
         found = parse_manifest(document.data, document.media_type)
         if isinstance(found, Index):
             platforms = [entry.platform for entry in found.manifests if entry.platform is not None]
         else:
             platforms = [parse_config(await repository.small_blob(found.config)).platform]
-    descriptor = Descriptor(media_type=document.media_type, digest=document.digest, size=len(document.data))
-    return descriptor, platforms
+        descriptor = Descriptor(media_type=document.media_type, digest=document.digest, size=len(document.data))
+        return descriptor, platforms
+
+    return await _ask(settings, reference, auth, ask)
+
+
+async def _ask(
+    settings: RegistrySettings,
+    reference: Reference,
+    auth: RegistryAuth | None,
+    question: Callable[[Repository], Awaitable[Answer]],
+) -> Answer:
+    """Mirrors are asked first, without credentials, as when pulling."""
+    for mirror in settings.mirrors.get(reference.domain, ()):
+        host = mirror.removeprefix("https://").removeprefix("http://").rstrip("/")
+        try:
+            async with Transport(host, settings, None) as transport:
+                return await question(Repository(transport, reference))
+        except EnisleError:
+            continue
+    async with Transport(host_of(reference.domain), settings, auth) as transport:
+        return await question(Repository(transport, reference))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import time
@@ -37,6 +38,8 @@ from enisle.wire.plans import ContainerPlan, LimitsPlan, NicPlan, ProcessPlan, f
 
 if TYPE_CHECKING:
     from enisle.launcher.loop import EpollLoop
+
+_GIVE_UP_S = 1.0  # from a child's loss of its namespaces to its end; mostly well under a millisecond
 
 
 class ContainerWall(Wall):
@@ -105,8 +108,11 @@ class ContainerWall(Wall):
         if plan.nics and plan.namespaces.net == "private":
             try:
                 self._plug(plan.nics, child.pid)
-            except OSError:
-                if not child.has_ended():  # one that has given up tells why itself
+            except (OSError, WallError) as error:
+                # One that has given up lost its namespaces before it has ended, and tells why itself.
+                reason = error.__cause__ if isinstance(error, WallError) else error
+                lost = isinstance(reason, OSError) and reason.errno in (errno.ESRCH, errno.ENOENT)
+                if not lost or not child.ends_within(_GIVE_UP_S):
                     raise
         spawn.go()
 
