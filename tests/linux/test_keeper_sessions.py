@@ -329,8 +329,9 @@ def test_pause(box: Host) -> None:
     keeper.ask("unpause")
     assert keeper.ask("status")["state"] == "running"
     keeper.ask("pause")
-    keeper.ask("signal", signal=9)  # frozen, it does not die yet
-    keeper.ask("unpause")
+    keeper.ask("signal", signal=9)
+    if v1.exists():
+        keeper.ask("unpause")  # the freezer of v1 holds even a kill back, that of v2 does not
     assert keeper.event("exit")["exit_code"] == 137
 
 

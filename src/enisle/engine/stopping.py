@@ -67,8 +67,7 @@ async def _signal_then_kill(core: Core, slot: Slot, number: int, timeout_s: floa
         return
     await _send(slot, number)
     announce(core, slot.record, "kill", signal=str(number))
-    if slot.status is Status.PAUSED:
-        await running.unpause()
+    await _thaw(slot)
     try:
         await asyncio.wait_for(asyncio.shield(ended), timeout_s)
         return
@@ -88,11 +87,7 @@ async def kill_and_wait(core: Core, slot: Slot) -> None:
     ended = slot.add_waiter("not-running")
     await _send(slot, _SIGKILL)
     announce(core, slot.record, "kill", signal=str(_SIGKILL))
-    if slot.status is Status.PAUSED and slot.running is not None:
-        try:
-            await slot.running.unpause()
-        except EnisleError as error:
-            log.debug("container %s: unpause after SIGKILL: %s", slot.id[:12], error)
+    await _thaw(slot)
     try:
         await asyncio.wait_for(ended, KILL_TIMEOUT_S)
     except TimeoutError:
@@ -186,6 +181,15 @@ async def remove(core: Core, slot: Slot, *, force: bool, volumes: bool) -> None:
                 await remove_locked(core, slot, volumes=volumes)
                 return
         await asyncio.sleep(0)  # it was started again in between
+
+
+async def _thaw(slot: Slot) -> None:
+    """Let a paused instance take a signal. On cgroup v2 a kill gets through by itself, and it may be gone by now."""
+    if slot.status is Status.PAUSED and slot.running is not None:
+        try:
+            await slot.running.unpause()
+        except EnisleError as error:
+            log.debug("container %s: unpause after a signal: %s", slot.id[:12], error)
 
 
 def _refusal(slot: Slot) -> str:
