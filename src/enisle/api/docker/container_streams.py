@@ -16,6 +16,7 @@ from enisle.api.call import Call
 from enisle.api.docker.detach_keys import raw_keys
 from enisle.api.docker.stats_body import host_cpu_ns, stats_json
 from enisle.api.framing import frame
+from enisle.api.headread import wait_head_read
 from enisle.api.reply import encode
 from enisle.api.router import Route
 from enisle.api.times import parse_time, rfc3339_fixed
@@ -34,6 +35,8 @@ async def attach(call: Call) -> web.StreamResponse:
     instance = await call.engine.instances.check_attach(call.name)
     framed = not instance.spec.tty
     taken = call.hijack(framed=framed)
+    if query.flag("logs"):
+        await wait_head_read(taken.fd)
     if not query.flag("stream"):
         await _replay(call, taken.fd, framed=framed)
         return web.Response()

@@ -13,6 +13,7 @@ from enisle.api.docker.containers import terminal_size
 from enisle.api.docker.detach_keys import raw_keys
 from enisle.api.docker.request_types import ExecCreateBody, ExecStartBody
 from enisle.api.framing import STDOUT, frame
+from enisle.api.headread import wait_head_read
 from enisle.api.reply import empty, json_response
 from enisle.api.router import Route
 from enisle.contracts import Connection
@@ -60,6 +61,7 @@ async def start(call: Call) -> web.StreamResponse:
         return empty(200)
     framed = not body.tty
     taken = call.hijack(framed=framed)
+    await wait_head_read(taken.fd)
     spare = os.dup(taken.fd)  # the engine owns and closes the other one, even when it fails
     connection = Connection(
         fd=taken.fd,
