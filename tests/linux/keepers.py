@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from enisle.drivers import pages_library
 from enisle.wire import frames
 from enisle.wire.plans import ContainerPlan, LogPlan, MountPlan, ProcessPlan, to_json
 
@@ -101,7 +102,10 @@ class Host:
         self.start_launcher()
 
     def start_launcher(self) -> None:
-        command = [sys.executable, "-I", "-S", str(SOURCE / "enisle/launcher/main.py"), str(self.run_root)]
+        library = pages_library.ensure(self.run_root)
+        assert library is not None
+        program = [sys.executable, "-I", "-S", str(SOURCE / "enisle/launcher/main.py")]
+        command = [*program, str(self.run_root), str(library)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.launcher = connect(self.run_root / "launcher.sock", self._process)

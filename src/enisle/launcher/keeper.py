@@ -16,6 +16,7 @@ from enisle.launcher.connection import Connection, listen, peer_is_root
 from enisle.launcher.execs import Execs
 from enisle.launcher.log import JsonFileLog
 from enisle.launcher.loop import EpollLoop, report_exception
+from enisle.launcher.pages import SharedPages
 from enisle.launcher.stdio import Stdio
 from enisle.launcher.wall import Session, Wall, WallError
 from enisle.linux.syscalls import give_back_freed_memory
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _LINGER_S = 300.0
 _SETTLE_S = 0.5  # what does not live as long need not be tidied
+_SETTLE_AGAIN_S = 30.0  # it takes 2 ms, and health checks may come every second
 _NOT_RUNNING = "the instance is not running"
 
 Request = tuple[Connection, Message]
@@ -52,8 +54,18 @@ def make_wall(kind: str, loop: EpollLoop, run_dir: str, reserve: Reserve | None 
 class Keeper:
     """Serves one instance until it has ended and everybody has been told."""
 
-    def __init__(self, loop: EpollLoop, instance_id: str, run_dir: str, *, walls: MakeWall = make_wall) -> None:
+    def __init__(
+        self,
+        loop: EpollLoop,
+        instance_id: str,
+        run_dir: str,
+        *,
+        walls: MakeWall = make_wall,
+        pages: SharedPages | None = None,
+    ) -> None:
         self._loop = loop
+        self._pages = pages
+        self._settling = False
         self._instance_id = instance_id
         self._run_dir = run_dir
         self._make_wall = walls
@@ -205,7 +217,19 @@ class Keeper:
         self._status.update(state="running", pid=result.pid, started_at=time.time_ns(), warnings=warnings)
         connection.answer(message, {name: self._status[name] for name in ("pid", "started_at", "warnings")})
         self._stdio.started(result)
-        self._loop.call_later(_SETTLE_S, give_back_freed_memory)
+        self._settle_in(_SETTLE_S)
+
+    def _settle_in(self, seconds: float) -> None:
+        """Give memory back once there is nothing to do; what an exec session has touched as well."""
+        if not self._settling:
+            self._settling = True
+            self._loop.call_later(seconds, self._settle)
+
+    def _settle(self) -> None:
+        self._settling = False
+        give_back_freed_memory()
+        if self._pages is not None:
+            self._pages.drop_equal()
 
     def _files_open(self, request: Request, error: WallError | None) -> None:
         connection, message = request
@@ -344,6 +368,7 @@ class Keeper:
 
         def done(result: int | WallError) -> None:
             self._reply(request, result if isinstance(result, WallError) else {"pid": result})
+            self._settle_in(_SETTLE_AGAIN_S)
 
         self._execs.start(wall, message["exec_id"], process, client, done)
 

@@ -16,6 +16,7 @@ from enisle.launcher.descriptors import keep_only
 from enisle.launcher.keeper import Keeper, make_wall
 from enisle.launcher.log import json_lines
 from enisle.launcher.loop import EpollLoop, report_exception
+from enisle.launcher.pages import SharedPages
 from enisle.linux.cgroup.layout import host_layout
 from enisle.linux.syscalls import PR_SET_DUMPABLE, prctl, set_process_name
 from enisle.wire.frames import Decoder, Message, close_all, encode, receive
@@ -64,9 +65,14 @@ class Spare:
 
 
 class Launcher:
-    """Listens on ``<run_root>/launcher.sock``. It keeps no state: it may be killed and started again at any time."""
+    """Listens on ``<run_root>/launcher.sock``. It keeps no state: it may be killed and started again at any time.
 
-    def __init__(self, run_root: str) -> None:
+    ``library``: pages.c, compiled; without it keepers are larger.
+    """
+
+    def __init__(self, run_root: str, library: str = "") -> None:
+        self._library = library
+        self._pages: SharedPages | None = None
         self._loop = EpollLoop()
         self._path = os.path.join(run_root, SOCKET_NAME)
         self._connections: list[Connection] = []
@@ -88,12 +94,13 @@ class Launcher:
         warm_up(self._sample)
         gc.collect()
         gc.freeze()
+        self._pages = shared_pages(self._library)
         self._loop.call_later(0, self._make_spare)
         try:
             while self._running:
                 self._loop.run_once()
         except BecomeKeeper as forked:
-            live(forked.job, forked.orders, self._sample)
+            live(forked.job, forked.orders, self._sample, self._pages)
 
     def _accept(self) -> None:
         try:
@@ -193,7 +200,18 @@ def warm_up(packed: bytes) -> None:
     from_json(ContainerPlan, Decoder().feed(packed)[0])
 
 
-def live(job: Job | None, orders: socket.socket | None, packed: bytes) -> None:
+def shared_pages(library: str) -> SharedPages | None:
+    """Put our memory where keepers can share it again; None, and a line in the log, where that cannot be."""
+    if not library:
+        return None
+    try:
+        return SharedPages(library)
+    except OSError:
+        report_exception()
+        return None
+
+
+def live(job: Job | None, orders: socket.socket | None, packed: bytes, pages: SharedPages | None) -> None:
     """The whole life of a keeper, or spare keeper, in the process forked for it. Does not return.
 
     ``packed``: a plan for practice.
@@ -203,7 +221,8 @@ def live(job: Job | None, orders: socket.socket | None, packed: bytes) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.setsid()
-        keep_only([sock.fileno() for sock in (job and job.sock, orders) if sock])
+        kept = [sock.fileno() for sock in (job and job.sock, orders) if sock]
+        keep_only([*kept, pages.fd] if pages is not None else kept)
         loop = EpollLoop()
         reserve: Reserve | None = None
         if job is None and orders is not None:
@@ -215,7 +234,7 @@ def live(job: Job | None, orders: socket.socket | None, packed: bytes) -> None:
         if job is not None:
             set_process_name(f"keeper:{job.instance[:8]}")
             walls = functools.partial(make_wall, reserve=reserve)
-            keeper = Keeper(loop, job.instance, job.run_dir, walls=walls)
+            keeper = Keeper(loop, job.instance, job.run_dir, walls=walls, pages=pages)
             keeper.adopt(job.sock)
             loop.run()
         status = 0

@@ -1,4 +1,4 @@
-"""The launcher: a small process that forks keepers, fast. Run by path with one argument, the run root.
+"""The launcher: a small process that forks keepers, fast. Run by path; arguments: the run root, pages.c compiled.
 
 It re-executes itself from a sealed copy of the interpreter in memory: a process that enters an instance is visible
 there through /proc/PID/exe, and through that no container may reach (and overwrite) the host's interpreter
@@ -20,7 +20,7 @@ def _running_sealed() -> bool:
     return os.readlink("/proc/self/exe").startswith(f"/memfd:{_SEALED_NAME}")
 
 
-def _execute_sealed(script: str, run_root: str) -> None:
+def _execute_sealed(script: str, arguments: list[str]) -> None:
     """Become the same program, run by a copy of the interpreter that nobody can write. Does not return."""
     import fcntl
 
@@ -31,7 +31,7 @@ def _execute_sealed(script: str, run_root: str) -> None:
     seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
     fcntl.fcntl(copy, fcntl.F_ADD_SEALS, seals)
     interpreter = os.path.realpath(sys.executable)  # argv[0] tells Python where its library is
-    os.execve(copy, [interpreter, "-I", "-S", script, run_root], os.environ)
+    os.execve(copy, [interpreter, "-I", "-S", script, *arguments], os.environ)
 
 
 class _Later(ModuleType):
@@ -48,14 +48,14 @@ class _Later(ModuleType):
 
 def main() -> None:
     """Serve launch requests until told to quit."""
-    script, run_root = os.path.abspath(__file__), sys.argv[1]
+    script, arguments = os.path.abspath(__file__), sys.argv[1:]
     if not _running_sealed():
-        _execute_sealed(script, run_root)
+        _execute_sealed(script, arguments)
     sys.modules["inspect"] = _Later("inspect")
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(script))))
     from enisle.launcher.launcher import Launcher
 
-    Launcher(run_root).serve()
+    Launcher(*arguments).serve()
 
 
 if __name__ == "__main__":
