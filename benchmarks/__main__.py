@@ -1,6 +1,7 @@
 """Compare enisle with dockerd and podman from Debian's packages; print one Markdown table.
 
-Usage: benchmarks/run [--count N] [--only enisle,dockerd,podman] [--skip storm,vm,...] [--profile] [--output FILE]
+Usage: benchmarks/run [--count N] [--only enisle,dockerd,podman] [--rows api,build-cached,...] [--skip storm,vm,...]
+       [--profile] [--output FILE]
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from tests.daemon import image_archive
 
-from benchmarks import measures
+from benchmarks import builds, measures
 from benchmarks.engines import GUEST, Docker, Engine, Enisle, Podman, command
 from benchmarks.floor import floor
 from benchmarks.profile import profile
@@ -30,7 +31,7 @@ Measure = Callable[[Engine, int], list[float]]
 
 
 def rows() -> list[tuple[str, Row, Measure]]:
-    """Every row of the table with its measure; the first word is its name for --skip."""
+    """Every row of the table with its measure; the first word is its name for --skip and --rows."""
     return [
         ("none", Row("run --rm --network none true", aim_ratio=0.25), measures.run_without_network),
         ("net", Row("run --rm true, default network", aim_ratio=0.3), measures.run_with_network),
@@ -52,13 +53,17 @@ def rows() -> list[tuple[str, Row, Measure]]:
             Row("memory beside each of 20 idle containers (PSS)", unit="KiB", aim=3 * 1024),
             measures.memory_per_container,
         ),
+        ("build-cached", Row("build, 20 steps, all cached", aim_ratio=0.5), builds.cached_steps),
+        ("build-runs", Row("build, 20 small RUNs, nothing cached", aim_ratio=1), builds.small_runs),
+        ("build-files", Row("build, COPY of 10,000 files, nothing cached", aim_ratio=1), builds.many_files),
+        ("build-files-cached", Row("build, COPY of 10,000 files, cached", aim_ratio=1), builds.many_files_cached),
     ]
 
 
 def measure(engine: Engine, table: list[tuple[str, Row, Measure]], options: argparse.Namespace) -> None:
     """Fill in one engine's column. What an engine cannot do is reported and left empty."""
     for name, row, take in table:
-        if name in options.skip:
+        if not _wanted(name, options):
             continue
         try:
             row.samples[engine.name] = take(engine, options.count)
@@ -66,6 +71,10 @@ def measure(engine: Engine, table: list[tuple[str, Row, Measure]], options: argp
             _say(f"{engine.name}: {row.title}: {str(error).strip()[-400:]}")
             continue
         _say(f"{engine.name}: {row.title}: {row.median(engine.name):.2f} {row.unit}")
+
+
+def _wanted(name: str, options: argparse.Namespace) -> bool:
+    return name not in options.skip and (not options.rows or name in options.rows)
 
 
 def _say(text: str) -> None:
@@ -89,7 +98,8 @@ def compare(options: argparse.Namespace, archive: Path, scratch: Path) -> str:
     storms: dict[str, Row] = {}
     vm = Row("VM, cold boot: run --rm echo", note="")
     base = Row("floor: the kernel's work alone (floor.c)")
-    base.samples["enisle"] = floor(archive, scratch, max(options.count, 10))
+    if _wanted("floor", options):
+        base.samples["enisle"] = floor(archive, scratch, max(options.count, 10))
     versions = []
     for name in options.only:
         engine = ENGINES[name](scratch)
@@ -97,9 +107,9 @@ def compare(options: argparse.Namespace, archive: Path, scratch: Path) -> str:
             engine.start(archive)
             versions.append(f"{name} {engine.version()}")
             measure(engine, table, options)
-            if "storm" not in options.skip:
+            if _wanted("storm", options):
                 storm(engine, storms)
-            if isinstance(engine, Enisle) and "vm" not in options.skip:
+            if isinstance(engine, Enisle) and _wanted("vm", options):
                 vm.samples[name] = measures.vm_first_output(engine, max(options.count // 2, 5))
         except (RuntimeError, OSError) as error:
             _say(f"{name}: {error}")
@@ -110,7 +120,7 @@ def compare(options: argparse.Namespace, archive: Path, scratch: Path) -> str:
     if load > 1:
         machine += f"; the machine had other work to do (load {load:.1f}), so all of it is too slow"
     head = f"Medians of {options.count}; {', '.join(versions)}; {machine}.\n\n"
-    shown = [row for _name, row, _take in table] + [base, *storms.values()] + ([vm] if vm.samples else [])
+    shown = [row for row in (*(row for _name, row, _take in table), base, *storms.values(), vm) if row.samples]
     return head + render(shown, list(options.only))
 
 
@@ -118,12 +128,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks/run", description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=20, help="rounds per measure (default 20)")
     parser.add_argument("--only", default="enisle,dockerd,podman", type=lambda text: text.split(","))
+    parser.add_argument("--rows", default=[], type=lambda text: text.split(","), help="only these; names as for --skip")
     parser.add_argument("--skip", default="", type=lambda text: text.split(","), help="none,net,api,...,storm,vm")
     parser.add_argument("--profile", action="store_true", help="also say where enisled's time goes")
     parser.add_argument("--output", type=Path, help="write the Markdown there as well")
     options = parser.parse_args()
     archive = image_archive("busybox")
-    if "vm" not in options.skip:
+    if _wanted("vm", options):
         # Its package is downloaded, which an engine in a network namespace of its own cannot do.
         command(sys.executable, "-m", "enisle.guest.build", "--output", str(GUEST), timeout_s=900)
     scratch = Path(tempfile.mkdtemp(prefix="enisle-bench-", dir="/var/tmp"))

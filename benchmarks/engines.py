@@ -159,7 +159,11 @@ class Enisle(Engine):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.client = ["docker"]
-        self.client_env = {"DOCKER_HOST": f"unix://{self.api_socket}", "DOCKER_CONFIG": str(self.root / "docker")}
+        self.client_env = {
+            "DOCKER_HOST": f"unix://{self.api_socket}",
+            "DOCKER_CONFIG": str(self.root / "docker"),
+            "DOCKER_BUILDKIT": "0",
+        }
         self.label = f"bench{os.getpid()}"
         self.profile: Path | None = None
 
@@ -208,7 +212,11 @@ class Docker(Engine):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.client = ["docker"]
-        self.client_env = {"DOCKER_HOST": f"unix://{self.api_socket}", "DOCKER_CONFIG": str(self.root / "docker")}
+        self.client_env = {
+            "DOCKER_HOST": f"unix://{self.api_socket}",
+            "DOCKER_CONFIG": str(self.root / "docker"),
+            "DOCKER_BUILDKIT": "0",
+        }
         self._cgroup = f"enisle-bench-{os.getpid()}"
 
     def daemon(self) -> list[str]:
