@@ -16,14 +16,14 @@ async def wait_head_read(fd: int) -> None:
     """Return when the peer of a unix socket has read all that was sent to it, at the latest after ``_LIMIT_MS``.
 
     docker-py reads the head of a hijacked answer through a buffer and the stream past it: what came along with the head
-    is lost to it. dockerd takes milliseconds to its first byte of output, we may not. Cancelled, it closes ``fd``.
+    is lost to it. dockerd takes milliseconds to its first byte of output, we may not. When it raises, ``fd`` is closed.
     """
     try:
         for attempt in range(_SPINS + _LIMIT_MS):
             if not _unread(fd):
                 return
             await asyncio.sleep(0 if attempt < _SPINS else 0.001)
-    except asyncio.CancelledError:
+    except BaseException:
         os.close(fd)
         raise
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import codecs
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +12,7 @@ from pathlib import Path as FilePath
 from enisle.build.archive_tree import spool
 from enisle.build.options import BuildOptions
 from enisle.build.run_mounts import Mounted
+from enisle.build.run_output import pump
 from enisle.contracts import Connection
 from enisle.engine.instances import Instances
 from enisle.errors import EnisleError, Invalid, NotFound
@@ -24,7 +23,6 @@ from enisle.model.instance import Healthcheck, Instance, InstanceSpec, LogConfig
 MARK = "enisle.build"
 """An annotation that says which instances are a build's: those a crash has left behind are removed."""
 
-_READ_BYTES = 64 << 10
 _READ_ENV = 'X="$(cat {path}; printf x)"; {name}="${{X%x}}"; unset X; export {name}; '
 
 
@@ -135,27 +133,12 @@ class Runner:
         ours.setblocking(False)
         async with AsyncExitStack() as stack:
             stack.callback(ours.close)
-            connection = Connection(fd=theirs.detach(), stdin=False, stdout=True, stderr=True, framed=False)
+            connection = Connection(fd=theirs.detach(), stdin=False, stdout=True, stderr=True, framed=True)
             await self._instances.attach(record.id, connection)
             ended = await self._instances.prepare_wait(record.id, "next-exit")
             await self._instances.start(record.id)
-            await _pump(ours, say)
+            await pump(ours, say)
             return (await ended).exit_code
-
-
-async def _pump(source: socket.socket, say: Callable[[str], None]) -> None:
-    """Pass on text until the other side has closed; bytes that are no UTF-8 are replaced."""
-    loop = asyncio.get_running_loop()
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    while True:
-        try:
-            data = await loop.sock_recv(source, _READ_BYTES)
-        except ConnectionError:
-            data = b""
-        if text := decoder.decode(data, final=not data):
-            say(text)
-        if not data:
-            return
 
 
 async def sweep(instances: Instances) -> None:

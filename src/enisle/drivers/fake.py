@@ -177,6 +177,8 @@ class FakeDriver:
         self.running: dict[str, FakeRunning] = {}
         self.launches: list[Launch] = []
         self.warnings: list[str] = []
+        self.start_fault: Exception | None = None
+        self.destroy_fault: Exception | None = None
 
     def run_directory(self, instance_id: str) -> Path:
         return self.run_root / "instances" / instance_id[:16]
@@ -189,6 +191,8 @@ class FakeDriver:
 
     async def start(self, launch: Launch, on_event: OnEvent) -> Running:
         self.launches.append(launch)
+        if self.start_fault is not None:
+            raise self.start_fault
         if launch.instance.args[0] == MISSING:
             raise StartFailed(f'exec: "{MISSING}": executable file not found in $PATH', exit_code=127)
         exit_file = launch.directory / "exit.json"
@@ -216,4 +220,6 @@ class FakeDriver:
         return sum(entry.stat().st_size for entry in (directory / "upper").rglob("*") if entry.is_file())
 
     async def destroy(self, directory: Path) -> None:
+        if self.destroy_fault is not None:
+            raise self.destroy_fault
         shutil.rmtree(directory / "upper", ignore_errors=True)

@@ -167,6 +167,8 @@ class KeeperClient:
             await self._translator.bury(self._instance)
         except EnisleError as error:
             log.error("instance %s: what its keeper left could not be removed: %s", self.instance_id[:12], error)
+        except Exception:  # whatever it is, the end must be told
+            log.exception("instance %s: what its keeper left could not be removed", self.instance_id[:12])
         self._report(report)
 
     def _report(self, report: ExitReport) -> None:

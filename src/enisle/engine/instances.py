@@ -182,7 +182,7 @@ class Instances:
         """
         try:
             slot = self._attachable(ref)
-        except EnisleError:
+        except BaseException:
             close_connections([connection])
             raise
         if slot.running is None:

@@ -60,7 +60,8 @@ async def start_locked(core: Core, slot: Slot, restart_count: int = 0) -> None:
     except Exception as error:
         log.exception("container %s: a fault of ours kept it from starting", slot.id[:12])
         failure = Internal(f"container {slot.id[:12]} could not be started: {error}", remedy="See the daemon's log.")
-        await _record_failure(core, slot, failure)
+        if slot.running is None:
+            await _record_failure(core, slot, failure)
         raise failure from error
     finally:
         close_connections(connections)
@@ -104,22 +105,25 @@ def _started(core: Core, slot: Slot, restart_count: int) -> None:
             status=Status.RUNNING, pid=running.pid, started_at=running.started_at, restart_count=restart_count
         ),
     )
+    supervision.watch(core, slot)  # first: whatever fails after it, the end is noticed
     for endpoint in slot.record.endpoints:
         announce_network(core, endpoint, "connect", slot.id)
     announce(core, slot.record, "start")
-    supervision.watch(core, slot)
     health.watch(core, slot)
 
 
 async def _record_failure(core: Core, slot: Slot, error: EnisleError) -> None:
-    """Keep why it did not start, in the words and with the exit code of Docker; the status stays what it was."""
+    """Keep why it did not start, in the words and with the exit code of Docker; the status stays what it was.
+
+    Never fails: the client is to hear why the start failed, and who waits is to be woken.
+    """
     exit_code = error.exit_code if isinstance(error, StartFailed) else 128
     status = Status.EXITED if slot.status is Status.RESTARTING else slot.status
     core.slots.change_state(slot, status=status, exit_code=exit_code, error=str(error), pid=0)
     announce(core, slot.record, "die", exitCode=str(exit_code))
     slot.wake("next-exit", "not-running")
     if slot.record.spec.auto_remove:
-        await removal.remove_locked(core, slot, volumes=True)
+        await removal.remove_unasked(core, slot)
 
 
 async def base_launch(core: Core, record: Instance) -> Launch:

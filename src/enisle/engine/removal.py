@@ -25,6 +25,24 @@ async def remove_locked(core: Core, slot: Slot, *, volumes: bool) -> None:
     """
     if slot.removed:
         return
+    try:
+        await _destroy(core, slot)
+    except EnisleError as error:
+        slot.wake_failed("removed", error)
+        raise
+    except Exception as error:
+        slot.wake_failed("removed", Internal(f"container {slot.id} could not be removed: {error}"))
+        raise
+    names = [mount.name for mount in slot.record.mounts if mount.kind is MountKind.VOLUME]
+    core.volumes.release(slot.id, names)
+    announce(core, slot.record, "destroy")
+    slot.record = replace(slot.record, state=replace(slot.record.state, error=""))  # what waiters hear is no failure
+    slot.wake("not-running", "next-exit", "removed")
+    if volumes:
+        await _remove_anonymous(core, slot)
+
+
+async def _destroy(core: Core, slot: Slot) -> None:
     await core.slots.change_state(slot, status=Status.REMOVING)
     slot.early.close()
     try:
@@ -34,13 +52,16 @@ async def remove_locked(core: Core, slot: Slot, *, volumes: bool) -> None:
         core.slots.change_state(slot, status=Status.DEAD, error=str(error))
         raise Internal(f"container {slot.id}: driver failed to remove root filesystem: {error}") from error
     await core.slots.discard(slot)
-    names = [mount.name for mount in slot.record.mounts if mount.kind is MountKind.VOLUME]
-    core.volumes.release(slot.id, names)
-    announce(core, slot.record, "destroy")
-    slot.record = replace(slot.record, state=replace(slot.record.state, error=""))  # what waiters hear is no failure
-    slot.wake("not-running", "next-exit", "removed")
-    if volumes:
-        await _remove_anonymous(core, slot)
+
+
+async def remove_unasked(core: Core, slot: Slot) -> None:
+    """Remove what goes after its end (``--rm``), volumes too; a failure is logged, and told to who waits for it."""
+    try:
+        await remove_locked(core, slot, volumes=True)
+    except EnisleError as error:
+        log.error("container %s: could not be removed after its end: %s", slot.id[:12], error)
+    except Exception:
+        log.exception("container %s: a fault of ours kept it from being removed", slot.id[:12])
 
 
 async def _remove_anonymous(core: Core, slot: Slot) -> None:

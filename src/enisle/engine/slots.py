@@ -11,7 +11,7 @@ from typing import Any
 from enisle.contracts import ExitReport, Running
 from enisle.engine.early import EarlyClients
 from enisle.engine.journal import Journal
-from enisle.errors import Conflict, Invalid, NotFound
+from enisle.errors import Conflict, EnisleError, Invalid, NotFound
 from enisle.formats.records import encode
 from enisle.model.ids import check_name, is_id_prefix, new_name
 from enisle.model.instance import ALIVE, Instance, InstanceState, Status
@@ -67,6 +67,13 @@ class Slot:
         for condition, future in list(self.waiters):
             if condition in conditions and not future.done():
                 future.set_result(report)
+
+    def wake_failed(self, condition: str, error: EnisleError) -> None:
+        """Tell the waiters of this condition that it will not come true."""
+        for waited, future in list(self.waiters):
+            if waited == condition and not future.done():
+                future.set_exception(error)
+                future.exception()  # seen: not everybody awaits it
 
     def report(self) -> ExitReport:
         """How it ended last."""

@@ -44,7 +44,10 @@ async def settle(core: Core, slot: Slot, report: ExitReport) -> None:
         slot.health.cancel()
         slot.health = None
     _end_execs(core, slot)
-    await release_all(core, slot)
+    try:
+        await release_all(core, slot)
+    except Exception:  # whatever it is, the end must be recorded and told
+        log.exception("container %s: its addresses could not be given back", slot.id[:12])
     state = slot.record.state
     again = _wants_restart(core, slot, report)
     core.slots.change(slot, state=ended_state(state, report, again=again), endpoints=(), bound_ports=())
@@ -53,10 +56,7 @@ async def settle(core: Core, slot: Slot, report: ExitReport) -> None:
     if again:
         plan_restart(core, slot, ran_s=_duration_s(state, report))
     elif slot.record.spec.auto_remove and not slot.restarting:
-        try:
-            await removal.remove_locked(core, slot, volumes=True)
-        except EnisleError as error:
-            log.error("container %s: could not be removed after its end: %s", slot.id[:12], error)
+        await removal.remove_unasked(core, slot)
 
 
 def ended_state(state: InstanceState, report: ExitReport, *, again: bool) -> InstanceState:

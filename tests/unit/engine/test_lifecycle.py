@@ -10,7 +10,7 @@ import pytest
 
 from enisle.contracts import Connection
 from enisle.engine.engine import Engine
-from enisle.errors import Conflict, Invalid, NotFound, NotModified, StartFailed
+from enisle.errors import Conflict, Internal, Invalid, NotFound, NotModified, StartFailed
 from enisle.formats.records import decode
 from enisle.model.image import ImageConfig
 from enisle.model.instance import (
@@ -297,3 +297,43 @@ async def test_many_are_listed_quickly(bench: Bench) -> None:
     assert len(names) == 300
     created = [record.created_at for record in bench.engine.instances.all()]
     assert created == sorted(created, reverse=True)
+
+
+@pytest.mark.parametrize("auto_remove", [False, True])
+async def test_a_fault_of_ours_in_a_start_leaves_no_client_waiting(bench: Bench, auto_remove: bool) -> None:
+    record = await bench.create("web", auto_remove=auto_remove)
+    bench.driver.start_fault = RuntimeError("a fault")
+    ours, theirs = socket.socketpair()
+    with ours:
+        client = Connection(fd=theirs.detach(), stdin=True, stdout=True, stderr=True, framed=True)
+        await bench.engine.instances.attach("web", client)
+        conditions = ("removed", "next-exit") if auto_remove else ("next-exit",)
+        waiters = [await bench.engine.instances.prepare_wait("web", condition) for condition in conditions]
+        with pytest.raises(Internal, match="could not be started: a fault"):
+            await bench.engine.instances.start("web")
+        assert ours.recv(1) == b""
+    assert [(await waiter).exit_code for waiter in waiters] == [128] * len(waiters)
+    assert bench.networks.attached == {}
+    bench.driver.start_fault = None
+    if not auto_remove:
+        await bench.engine.instances.start(record.id)
+
+
+async def test_who_waits_for_a_removal_that_fails_is_told(bench: Bench) -> None:
+    _record, running = await bench.run("web", auto_remove=True)
+    waiter = await bench.engine.instances.prepare_wait("web", "removed")
+    bench.driver.destroy_fault = OSError("the disk is gone")
+    running.finish(0)
+    with pytest.raises(Internal, match="the disk is gone"):
+        await waiter
+    assert (await bench.engine.instances.get("web")).state.status is Status.DEAD
+    bench.driver.destroy_fault = None
+    await bench.engine.instances.remove("web")
+
+
+async def test_an_end_is_told_even_if_addresses_cannot_be_given_back(bench: Bench) -> None:
+    _record, running = await bench.run("web")
+    waiter = await bench.engine.instances.prepare_wait("web")
+    bench.networks.attached.clear()  # to give back what is not there is a KeyError
+    running.finish(5)
+    assert (await waiter).exit_code == 5
