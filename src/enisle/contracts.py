@@ -196,6 +196,7 @@ class Connection:
     """A client's connection that becomes a keeper's: the keeper gets a duplicate of ``fd``.
 
     ``initial``: bytes that were already read from it. ``framed``: Docker's stdout/stderr headers in the output.
+    ``detach_keys``: the bytes a terminal sends, as latin-1 text; "" is the default.
     """
 
     fd: int

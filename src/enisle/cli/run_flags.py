@@ -36,8 +36,8 @@ _IDENTITY: tuple[Flag, ...] = (
     option("platform", "", "string", "Platform of the image (os/arch[/variant])"),
     option("pull", "", "string", "When to pull: always, missing, never", default="missing", choices=PULL_POLICIES),
     switch("quiet", "q", "No output from the pull"),
-    option("restart", "", "policy", "Restart it when it ends: no, on-failure[:N], always, unless-stopped",
-           convert=values.restart_policy, choices=("no", "on-failure", "always", "unless-stopped")),
+    option("restart", "", "policy", "Restart it when it ends: no, on-failure[:N], unhealthy[:N], always, ...",
+           convert=values.restart_policy, choices=("no", "on-failure", "unhealthy", "always", "unless-stopped")),
     switch("rm", "", "Remove it, and its anonymous volumes, when it ends"),
     switch("disable-content-trust", "", "Skip image verification", default=True, hidden=True),
 )  # fmt: skip

@@ -135,9 +135,9 @@ def _limit(text: str) -> int:
 def restart_policy(text: str) -> dict[str, object]:
     """``on-failure:3`` as a RestartPolicy."""
     name, colon, count = text.partition(":")
-    if name not in ("", "no", "always", "unless-stopped", "on-failure"):
-        raise ValueError("expected no, on-failure[:COUNT], always or unless-stopped")
-    if colon and name != "on-failure":
+    if name not in ("", "no", "always", "unless-stopped", "on-failure", "unhealthy"):
+        raise ValueError("expected no, on-failure[:COUNT], unhealthy[:COUNT], always or unless-stopped")
+    if colon and name not in ("on-failure", "unhealthy"):
         raise ValueError("maximum retry count can only be used with 'on-failure'")
     return {"Name": name or "no", "MaximumRetryCount": whole(count) if colon else 0}
 

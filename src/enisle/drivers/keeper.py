@@ -19,7 +19,6 @@ from typing import Any, Protocol
 
 from enisle.contracts import Connection, ExitReport
 from enisle.drivers.channel import Channel, Message
-from enisle.drivers.detachkeys import raw_detach_keys
 from enisle.errors import Conflict, EnisleError, NotFound, Unavailable
 from enisle.model.instance import Endpoint, Instance, InstanceSpec
 from enisle.model.process import ExecSpec
@@ -66,7 +65,7 @@ def attach_fields(connection: Connection, *, logs: bool = False) -> Message:
         "stdout": connection.stdout,
         "stderr": connection.stderr,
         "framed": connection.framed,
-        "detach_keys": raw_detach_keys(connection.detach_keys),
+        "detach_keys": connection.detach_keys,
         "initial": base64.b64encode(connection.initial).decode("ascii"),
         "logs": logs,
     }

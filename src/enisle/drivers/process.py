@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from enisle.drivers.detachkeys import raw_detach_keys
 from enisle.errors import Invalid
 from enisle.model.instance import Instance
 from enisle.model.process import ExecSpec
@@ -110,5 +109,5 @@ def exec_process(instance: Instance, hostname: str, spec: ExecSpec) -> ProcessPl
         stdin_once=spec.attach_stdin,
         privileged=spec.privileged,
         rlimits=rlimits(instance.spec.ulimits),
-        detach_keys=raw_detach_keys(spec.detach_keys),
+        detach_keys=spec.detach_keys,
     )

@@ -63,6 +63,7 @@ class Core:
     volumes: Volumes
     slots: Slots
     start_again: Callable[[Core, Slot, int], Awaitable[None]]  # what supervision calls, with the restart count
+    end_sick: Callable[[Core, Slot], Coroutine[Any, Any, None]]  # what a failed health check calls
     image_claims: Counter[str] = field(default_factory=Counter)  # images of instances that are being created
     image_lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # look up and claim, or check and remove
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from enisle.contracts import Driver, ImageStore, NetworkProvider, StateStore
-from enisle.engine import launch
+from enisle.engine import launch, stopping
 from enisle.engine.core import Core, Settings, WatchDirectory
 from enisle.engine.events import Events
 from enisle.engine.execs import Execs
@@ -52,6 +52,7 @@ class Engine:
             volumes=self.volumes,
             slots=Slots(self._journal),
             start_again=launch.start_locked,
+            end_sick=stopping.end_sick,
         )
         self.instances = Instances(self._core)
         self.execs = Execs(self._core)

@@ -13,8 +13,10 @@ from dataclasses import replace
 from enisle.contracts import Connection
 from enisle.engine.announce import announce
 from enisle.engine.core import Core
+from enisle.engine.restart import ends_unhealthy
 from enisle.engine.slots import Slot
 from enisle.errors import EnisleError
+from enisle.formats.duration import format_duration
 from enisle.model.ids import new_id
 from enisle.model.instance import Health, Healthcheck, HealthResult, HealthStatus, InstanceSpec, Status
 from enisle.model.process import ExecSpec
@@ -86,6 +88,12 @@ def _note(core: Core, slot: Slot, health: Health) -> None:
     core.slots.change_state(slot, health=health)
     if before is None or before.status is not health.status:
         announce(core, slot.record, f"health_status: {health.status.value}")
+    if health.status is HealthStatus.HEALTHY:
+        slot.wake("healthy")
+    ends = ends_unhealthy(slot.record.spec, restart_count=slot.record.state.restart_count)
+    if health.status is HealthStatus.UNHEALTHY and ends and not slot.sick:
+        slot.sick = True
+        core.spawn(core.end_sick(core, slot), name=f"end unhealthy {slot.id[:12]}")
 
 
 async def _run_once(slot: Slot, check: Healthcheck) -> HealthResult | None:
@@ -97,6 +105,7 @@ async def _run_once(slot: Slot, check: Healthcheck) -> HealthResult | None:
     timeout_s = check.timeout_ns / 1e9 or DEFAULT_TIMEOUT_S
     exec_id = new_id()
     spec = ExecSpec(command=command_of(slot.record.spec), attach_stdout=True, attach_stderr=True)
+    kept = bytearray()
     ours, theirs = socket.socketpair()
     with ours:
         ours.setblocking(False)
@@ -109,22 +118,28 @@ async def _run_once(slot: Slot, check: Healthcheck) -> HealthResult | None:
             os.close(connection.fd)
         try:
             async with asyncio.timeout(timeout_s):
-                output = await _read_all(ours)
+                await _read_all(ours, kept)
                 exit_code = await running.wait_exec(exec_id)
+            output = _text(kept)
         except TimeoutError:
             with contextlib.suppress(EnisleError):
                 await running.signal(_SIGKILL, exec_id)
-            exit_code, output = -1, f"Health check exceeded timeout ({timeout_s:g}s)"
+            exit_code, output = -1, f"Health check exceeded timeout ({format_duration(int(timeout_s * 1e9))})"
+            output += f": {_text(kept)}" if kept else ""
         except EnisleError:
             return None
     return HealthResult(started_at=started_at, ended_at=time.time_ns(), exit_code=exit_code, output=output)
 
 
-async def _read_all(sock: socket.socket) -> str:
-    """Everything up to its end; only the first OUTPUT_BYTES are kept."""
+async def _read_all(sock: socket.socket, kept: bytearray) -> None:
+    """Everything up to its end; only the first OUTPUT_BYTES (and what tells that there was more) are kept."""
     loop = asyncio.get_running_loop()
-    kept = bytearray()
     with contextlib.suppress(ConnectionError):
         while data := await loop.sock_recv(sock, 65536):
-            kept += data[: OUTPUT_BYTES - len(kept)]
-    return kept.decode("utf-8", "replace")
+            kept += data[: OUTPUT_BYTES + 1 - len(kept)]
+
+
+def _text(kept: bytearray) -> str:
+    """The output as it is shown: cut where it was too long, with a note of that (dockerd's rule and words)."""
+    text = kept[:OUTPUT_BYTES].decode("utf-8", "replace")
+    return f"{text}..." if len(kept) > OUTPUT_BYTES else text

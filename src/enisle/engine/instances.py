@@ -21,6 +21,7 @@ from enisle.engine.links import unlink
 from enisle.engine.logs import LogRecord, read_log
 from enisle.engine.slots import Slot
 from enisle.errors import Conflict, EnisleError, Invalid, NotFound, NotSupported
+from enisle.model.event import Event
 from enisle.model.ids import ImageId
 from enisle.model.image import ImageConfig
 from enisle.model.instance import Instance, InstanceSpec, RestartPolicy, Status
@@ -135,7 +136,9 @@ class Instances:
                 raise Invalid("Restart policy cannot be updated because AutoRemove is enabled for the container")
             spec = replace(spec, resources=resources or spec.resources, restart=restart or spec.restart)
             # The host name was filled in at create: drivers refuse one beside --uts host.
-            warnings = self._core.driver(spec).check(replace(spec, hostname=""))
+            driver = self._core.driver(spec)
+            known = driver.check(replace(slot.record.spec, hostname=""))
+            warnings = [text for text in driver.check(replace(spec, hostname="")) if text not in known]
             if slot.running is not None and resources is not None:
                 await slot.running.update(spec)
             await self._core.slots.change(slot, spec=spec)
@@ -156,14 +159,18 @@ class Instances:
         return await (await self.prepare_wait(ref, condition))
 
     async def resize(self, ref: str, rows: int, columns: int) -> None:
-        await self._running(self._core.slots.find(ref)).resize(rows, columns)
+        slot = self._core.slots.find(ref)
+        await self._running(slot).resize(rows, columns)
+        announce(self._core, slot.record, "resize", height=str(rows), width=str(columns))
 
     async def top(self, ref: str, ps_args: str = "") -> tuple[list[str], list[list[str]]]:
         """Titles and processes as ps(1) prints them. Conflict when it does not run."""
         slot = self._core.slots.find(ref)
         if slot.status is Status.RESTARTING:
             raise Conflict(f"Container {slot.id} is restarting, wait until the container is running")
-        return await self._running(slot).top(ps_args)
+        processes = await self._running(slot).top(ps_args)
+        announce(self._core, slot.record, "top")
+        return processes
 
     async def stats(self, ref: str) -> dict[str, Any]:
         """One reading, fields as of wire.keeper.Stats; all zeros when it does not run."""
@@ -259,6 +266,10 @@ class Instances:
         async with self._core.driver(slot.record).files(base, slot.running) as files:
             yield files
 
+    def tell(self, ref: str, action: str) -> None:
+        """Publish what was done with an instance's files: "archive-path", "extract-to-dir", "export"."""
+        announce(self._core, self._core.slots.find(ref).record, action)
+
     async def commit(
         self,
         ref: str,
@@ -296,6 +307,8 @@ class Instances:
                 continue  # somebody started or removed it
             ids.append(str(record.id))
             freed += size
+        prune_done = Event(kind="container", action="prune", actor="", attributes={"reclaimed": str(freed)})
+        self._core.events.publish(prune_done)
         return ids, freed
 
     async def size(self, ref: str) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from typing import Any
 from enisle.contracts import Connection, Launch
 from enisle.engine import etcfiles, health, removal, supervision
 from enisle.engine.addressing import attach_all, close_sockets, joins
-from enisle.engine.announce import announce, announce_network
+from enisle.engine.announce import announce, announce_network, announce_volumes
 from enisle.engine.core import Core
 from enisle.engine.early import close_connections
 from enisle.engine.links import links_of, with_variables
@@ -99,6 +99,7 @@ async def _launch(core: Core, slot: Slot, connections: list[Connection], restart
 def _started(core: Core, slot: Slot, restart_count: int) -> None:
     running = slot.running
     assert running is not None
+    slot.sick = False
     core.slots.change(
         slot,
         state=InstanceState(
@@ -108,6 +109,7 @@ def _started(core: Core, slot: Slot, restart_count: int) -> None:
     supervision.watch(core, slot)  # first: whatever fails after it, the end is noticed
     for endpoint in slot.record.endpoints:
         announce_network(core, endpoint, "connect", slot.id)
+    announce_volumes(core, slot.record, "mount")
     announce(core, slot.record, "start")
     health.watch(core, slot)
 
@@ -154,6 +156,12 @@ def event_handler(core: Core, slot: Slot) -> Any:
         if name == "oom":
             core.slots.change_state(slot, oom_killed=True)
             announce(core, slot.record, "oom")
+        elif name == "terminal_detached":
+            exec_id = str(message.get("exec_id", ""))
+            if exec_id:
+                announce(core, slot.record, "exec_detach", execID=exec_id)
+            else:
+                announce(core, slot.record, "detach")
         elif name == "exec_exit":
             supervision.exec_ended(core, slot, str(message.get("exec_id", "")), int(message.get("exit_code", 255)))
 

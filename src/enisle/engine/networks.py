@@ -133,6 +133,7 @@ class Networks:
             except EnisleError:
                 continue  # taken into use or removed meanwhile
             names.append(network.name)
+        self._core.events.publish(Event(kind="network", action="prune", actor="", attributes={"reclaimed": "0"}))
         return names
 
     def members(self, network_id: str) -> list[tuple[Instance, Endpoint]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from enisle.contracts import ExitReport
+from enisle.engine import boot as boot_order
 from enisle.engine import health, launch, removal, supervision
 from enisle.engine.addressing import release_all
 from enisle.engine.core import Core
@@ -57,8 +58,7 @@ async def reconcile(core: Core, execs: Execs, *, store_was_lost: bool) -> None:
     if not store_was_lost:
         await _delete_orphans(core)
         await core.volumes.sweep()
-    for slot in boot:
-        core.spawn(_start_on_boot(core, slot), name=f"start {slot.id[:12]}")
+    boot_order.start_in_order(core, boot)
 
 
 async def _reconcile_one(core: Core, execs: Execs, slot: Slot) -> bool:
@@ -161,13 +161,6 @@ def _wants_boot(slot: Slot) -> bool:
         manually_stopped=state.manually_stopped,
         restart_count=state.restart_count,
     )
-
-
-async def _start_on_boot(core: Core, slot: Slot) -> None:
-    try:
-        await launch.start(core, slot)
-    except EnisleError as error:
-        log.warning("container %s: not started by its restart policy: %s", slot.id[:12], error)
 
 
 async def _delete_orphans(core: Core) -> None:

@@ -38,6 +38,7 @@ class Slot:
     waiters: list[tuple[str, asyncio.Future[ExitReport]]] = field(default_factory=list)
     execs: dict[str, Exec] = field(default_factory=dict)
     restarting: bool = False  # a restart asked for by the user: neither policy nor auto-remove apply to its exit
+    sick: bool = False  # its health check has failed, and it is being ended to be started again
     restart_attempts: int = 0  # since it last ran for long; the backoff grows with it
     removed: bool = False
 

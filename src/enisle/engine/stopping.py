@@ -57,7 +57,17 @@ async def _end_restarting(core: Core, slot: Slot) -> bool:
         return True
 
 
-async def _signal_then_kill(core: Core, slot: Slot, number: int, timeout_s: float | None) -> None:
+async def end_sick(core: Core, slot: Slot) -> None:
+    """End an instance whose health check has failed, as a stop would; supervision starts it again."""
+    try:
+        await _signal_then_kill(core, slot, _stop_signal(slot, ""), _timeout(slot, None), by_user=False)
+    except EnisleError as error:
+        log.warning("container %s is unhealthy, and could not be ended: %s", slot.id[:12], error)
+
+
+async def _signal_then_kill(
+    core: Core, slot: Slot, number: int, timeout_s: float | None, *, by_user: bool = True
+) -> None:
     running = slot.running
     if running is None:
         return
@@ -76,12 +86,13 @@ async def _signal_then_kill(core: Core, slot: Slot, number: int, timeout_s: floa
     finally:
         if not ended.done():
             ended.cancel()
-    await kill_and_wait(core, slot)
+    await kill_and_wait(core, slot, by_user=by_user)
 
 
-async def kill_and_wait(core: Core, slot: Slot) -> None:
+async def kill_and_wait(core: Core, slot: Slot, *, by_user: bool = True) -> None:
     """SIGKILL, and wait until the end is settled. Internal when it does not die (a process stuck in the kernel)."""
-    core.slots.change_state(slot, manually_stopped=True)
+    if by_user:
+        core.slots.change_state(slot, manually_stopped=True)
     if await _end_restarting(core, slot) or slot.running is None:
         return
     ended = slot.add_waiter("not-running")

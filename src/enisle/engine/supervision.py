@@ -11,7 +11,7 @@ from dataclasses import replace
 from enisle.contracts import ExitReport
 from enisle.engine import removal
 from enisle.engine.addressing import release_all
-from enisle.engine.announce import announce
+from enisle.engine.announce import announce, announce_volumes
 from enisle.engine.core import Core
 from enisle.engine.restart import STEADY_S, backoff_s, should_restart
 from enisle.engine.slots import Slot
@@ -52,6 +52,7 @@ async def settle(core: Core, slot: Slot, report: ExitReport) -> None:
     again = _wants_restart(core, slot, report)
     core.slots.change(slot, state=ended_state(state, report, again=again), endpoints=(), bound_ports=())
     announce(core, slot.record, "die", exitCode=str(report.exit_code), execDuration=str(_duration_s(state, report)))
+    announce_volumes(core, slot.record, "unmount")
     slot.wake("not-running", "next-exit")
     if again:
         plan_restart(core, slot, ran_s=_duration_s(state, report))
@@ -87,11 +88,15 @@ def _wants_restart(core: Core, slot: Slot, report: ExitReport) -> bool:
     return (
         not core.closing
         and not slot.restarting
-        and should_restart(
-            slot.record.spec.restart,
-            exit_code=report.exit_code,
-            manually_stopped=state.manually_stopped,
-            restart_count=state.restart_count,
+        and not (slot.sick and state.manually_stopped)
+        and (
+            slot.sick
+            or should_restart(
+                slot.record.spec.restart,
+                exit_code=report.exit_code,
+                manually_stopped=state.manually_stopped,
+                restart_count=state.restart_count,
+            )
         )
     )
 

@@ -17,6 +17,7 @@ _UNITS = {
     "m": 60 * 10**9,
     "h": 3600 * 10**9,
 }
+_SECOND = 10**9
 _PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 
 
@@ -39,3 +40,19 @@ def parse_duration(text: str) -> int:
     if total >= 1 << 63:
         raise Invalid(f'time: invalid duration "{text[:80]}"')
     return sign * int(total)
+
+
+def format_duration(nanoseconds: int) -> str:
+    """As Go prints it: ``1m30s``, ``1.5s``, ``300ms``."""
+    if nanoseconds < _SECOND:
+        unit = next((name for name in ("ms", "µs") if nanoseconds >= _UNITS[name]), "ns")
+        return f"{_decimal(nanoseconds, _UNITS[unit])}{unit}" if nanoseconds else "0s"
+    minutes, rest = divmod(nanoseconds, 60 * _SECOND)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{hours}h" if hours else ""
+    text += f"{minutes}m" if hours or minutes else ""
+    return f"{text}{_decimal(rest, _SECOND)}s"
+
+
+def _decimal(value: int, unit: int) -> str:
+    return f"{(Decimal(value) / unit).normalize():f}"

@@ -9,7 +9,10 @@ from enisle.model.ids import ExecId, InstanceId
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExecSpec:
-    """What an exec session is to run. ``env`` is added to the instance's, ``user`` "" and ``cwd`` "" inherit."""
+    """What an exec session is to run. ``env`` is added to the instance's, ``user`` "" and ``cwd`` "" inherit.
+
+    ``detach_keys``: the bytes a terminal sends, as latin-1 text; "" is the default.
+    """
 
     command: tuple[str, ...]
     env: tuple[str, ...] = ()

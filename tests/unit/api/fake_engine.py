@@ -174,6 +174,9 @@ class FakeInstances:
         self._find(ref)
         yield FakeFiles(self)
 
+    def tell(self, ref: str, action: str) -> None:
+        self.calls.append(("tell", ref, {"action": action}))
+
     async def commit(self, ref: str, **options: Any) -> ImageId:
         self.calls.append(("commit", ref, options))
         return IMAGE_ID

@@ -107,7 +107,7 @@ def test_exec_stays_behind_the_same_wall() -> None:
     made = instance(
         cap_drop=("ALL",), user="1000", working_dir="/srv", env=("A=1",), security_options=("no-new-privileges",)
     )
-    process = exec_plan(made, ExecSpec(command=("sh",), env=("B=2",), tty=True, detach_keys="ctrl-a,x"), FACTS)
+    process = exec_plan(made, ExecSpec(command=("sh",), env=("B=2",), tty=True, detach_keys="\x01x"), FACTS)
     assert process.capabilities == []
     assert process.seccomp_bpf
     assert process.no_new_privileges

@@ -42,6 +42,7 @@ async def get(call: Call) -> web.StreamResponse:
     path = _path(call)
     async with call.engine.instances.files(call.name) as files:
         header = _stat_header(await files.stat(path))
+        call.engine.instances.tell(call.name, "archive-path")  # the client may be gone as soon as it has all
         return await call.send_all(await files.get(path), "application/x-tar", header)
 
 
@@ -55,11 +56,13 @@ async def put(call: Call) -> web.StreamResponse:
             no_overwrite_dir_non_dir=query.flag("noOverwriteDirNonDir"),
             copy_uid_gid=query.flag("copyUIDGID"),
         )
+    call.engine.instances.tell(call.name, "extract-to-dir")
     return empty(200)
 
 
 async def export(call: Call) -> web.StreamResponse:
     async with call.engine.instances.files(call.name) as files:
+        call.engine.instances.tell(call.name, "export")
         return await call.send_all(await files.export(), "application/octet-stream")
 
 

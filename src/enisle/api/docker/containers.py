@@ -17,7 +17,7 @@ from enisle.api.docker.inspect_body import inspect_json, summary_json
 from enisle.api.query import Filters
 from enisle.api.reply import empty, encode, json_response
 from enisle.api.router import Route
-from enisle.errors import EnisleError, Invalid, NotFound
+from enisle.errors import EnisleError, Invalid, NotFound, NotSupported
 from enisle.model.instance import ALIVE
 
 _WAIT_CONDITIONS = ("", "not-running", "next-exit", "removed")
@@ -103,6 +103,8 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 
 async def start(call: Call) -> web.StreamResponse:
+    if call.query.text("checkpoint"):
+        raise NotSupported("checkpoints are not offered by this engine: a container can be started anew only")
     await call.engine.instances.start(call.name)
     return empty()
 
@@ -149,7 +151,10 @@ async def remove(call: Call) -> web.StreamResponse:
 
 
 async def remove_link(call: Call) -> web.StreamResponse:
-    """Only a link is called by two words: "name/alias"."""
+    """Only a link is called by two words, "name/alias", but for a checkpoint: "name/checkpoints/checkpoint"."""
+    if "/checkpoints/" in call.name:
+        instance = await call.engine.instances.get(call.name.partition("/")[0])
+        raise NotFound(f"checkpoint {call.name.rpartition('/')[2][:60]} does not exist for container {instance.name}")
     if not call.query.flag("link"):
         raise NotFound("page not found")
     return await remove(call)

@@ -166,15 +166,13 @@ def restart_policy(policy: body.RestartPolicy) -> RestartPolicy:
     retries = policy.maximum_retry_count
     try:
         kind = RestartKind(policy.name or "no")
-        if kind is RestartKind.UNHEALTHY:
-            raise ValueError
     except ValueError:
         raise Invalid(
             f"invalid restart policy: unknown policy '{policy.name[:40]}'; "
-            "use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+            "use one of 'no', 'always', 'on-failure', 'unhealthy', or 'unless-stopped'"
         ) from None
     negative = " and cannot be negative" if retries < 0 else ""
-    if kind is not RestartKind.ON_FAILURE and retries != 0:
+    if kind not in (RestartKind.ON_FAILURE, RestartKind.UNHEALTHY) and retries != 0:
         raise Invalid(f"invalid restart policy: maximum retry count can only be used with 'on-failure'{negative}")
     if retries < 0:
         raise Invalid("invalid restart policy: maximum retry count cannot be negative")

@@ -37,6 +37,11 @@ async def _plugins_refused(_call: Call) -> web.StreamResponse:
     raise NotSupported("plugins are not offered by this engine.")
 
 
+async def _no_checkpoints(call: Call) -> web.StreamResponse:
+    await call.engine.instances.get(call.name)
+    raise NotSupported("checkpoints are not offered by this engine.")
+
+
 def _manager_routes() -> list[Route]:
     routes = [
         Route("GET", "swarm", _not_a_manager),
@@ -77,4 +82,6 @@ def _plugin_routes() -> list[Route]:
 ROUTES = [
     *_manager_routes(),
     *_plugin_routes(),
+    Route("GET", "containers/*/checkpoints", _no_checkpoints),
+    Route("POST", "containers/*/checkpoints", _no_checkpoints),
 ]

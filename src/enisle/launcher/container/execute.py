@@ -137,13 +137,13 @@ def _enter_directory(cwd_fd: int, path: str) -> None:
 
 
 def _working_directory(root: Root, path: str) -> int:
-    """The directory to start in, made where it is missing; never by way of /proc/self/fd (CVE-2024-21626)."""
+    """The directory to start in (an instance's own was made with its mounts); never by way of /proc/self/fd
+    (CVE-2024-21626)."""
     try:
-        place = root.target(path, directory=True)
-        try:
-            return os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place)
-        finally:
-            os.close(place)
+        return root.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        reason = f'chdir to cwd ("{path}") set in config.json failed: no such file or directory'
+        raise ChildFailure(reason, exit_code=127) from error
     except OSError as error:
         raise ChildFailure(f'chdir to cwd ("{path}") set in config.json failed: {describe(error)}') from error
 

@@ -8,15 +8,17 @@ import os
 from enisle.launcher.vm.protocol import Failure, Stage
 from enisle.launcher.wall import WallError
 
-_PREFIX = "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+_CREATE = "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+_EXEC = "OCI runtime exec failed: exec failed: "
 _START = "unable to start container process: "
 
 
-def start_error(failure: Failure) -> WallError:
-    """Why a process could not be started, in the wording that clients of Docker know; 126, 127 or 128."""
+def start_error(failure: Failure, *, main: bool = True) -> WallError:
+    """Why a process, the main one or a further one, could not be started, in the wording that clients of Docker know;
+    126, 127 or 128."""
     reason, code = _reason(failure)
     kind = "invalid" if code in (126, 127) else "internal"
-    return WallError(kind, f"{_PREFIX}{reason}: unknown", code)
+    return WallError(kind, f"{_CREATE if main else _EXEC}{reason}: unknown", code)
 
 
 def _reason(failure: Failure) -> tuple[str, int]:

@@ -35,9 +35,11 @@ class GuestSession(Session):
         done: Callable[[Session | WallError], None],
         *,
         on_signal: Callable[[int], None] = lambda _number: None,
+        main: bool = True,
     ) -> None:
         self.pid = 0
         self._on_signal = on_signal
+        self._main = main
         self._agent = agent
         self._events = events
         self._done: Callable[[Session | WallError], None] | None = done
@@ -90,7 +92,7 @@ class GuestSession(Session):
     def on_failed(self, failure: Failure) -> None:
         done, self._done = self._done, None
         if done is not None:
-            done(start_error(failure))
+            done(start_error(failure, main=self._main))
 
     def on_output(self, stream: int, data: bytes) -> None:
         if self._paused:

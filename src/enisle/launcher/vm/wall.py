@@ -167,7 +167,8 @@ class VmWall(Wall):
         self, exec_id: str, process: ProcessPlan, events: SessionEvents, done: Callable[[Session | WallError], None]
     ) -> None:
         del exec_id
-        GuestSession(self._guest(), protocol.run_body(process, identity(process), main=False), events, done)
+        body = protocol.run_body(process, identity(process), main=False)
+        GuestSession(self._guest(), body, events, done, main=False)
 
     def signal_all(self, number: int) -> None:
         self._signalled(number)
