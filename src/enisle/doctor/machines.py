@@ -15,9 +15,13 @@ from enisle.contracts import HostCapability
 
 _KVM_GET_API_VERSION = 0xAE00
 _KVM_API = 12
-_NO_KVM = (
-    "VMs run, slower, under TCG. For KVM: turn on virtualization in the firmware (in a VM: nested virtualization)."
+_EMULATED = "VMs run, slower, under TCG. For KVM:"
+_NO_KVM = f"{_EMULATED} turn on virtualization in the firmware (in a VM: nested virtualization)."
+_NO_DEVICE = f"{_EMULATED} turn on virtualization in the firmware (in a VM: nested virtualization), and modprobe kvm."
+_NO_ACCESS = (
+    f"{_EMULATED} allow enisled to make device nodes, or: chgrp kvm /dev/kvm && chmod 660 /dev/kvm (udev rule)."
 )
+_NO_BOOT = f"{_EMULATED} this host is itself virtual and nests badly: use a host of another kind, or bare metal."
 _VIRTIOFSD = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd")
 
 
@@ -40,7 +44,17 @@ def kvm(device: str = "/dev/kvm", *, verdict: dict[str, Any] | None = None) -> H
     if not reason and verdict is not None and not verdict.get("works"):
         reason = f"{device} opens, but {verdict.get('why') or 'it could not boot a guest'}"
     detail = f"{device} opens and has booted a guest" if verdict else f"{device} opens; proven before its first use"
-    return HostCapability(name="kvm", ok=not reason, detail=reason or detail, remedy=_NO_KVM if reason else "")
+    return HostCapability(name="kvm", ok=not reason, detail=reason or detail, remedy=_kvm_remedy(device, reason))
+
+
+def _kvm_remedy(device: str, reason: str) -> str:
+    if not reason:
+        return ""
+    if not os.path.exists(device):
+        return _NO_DEVICE
+    if "Permission denied" in reason:
+        return _NO_ACCESS
+    return _NO_BOOT if "opens, but" in reason else _NO_KVM
 
 
 def kvm_verdict(directory: Path) -> dict[str, Any] | None:

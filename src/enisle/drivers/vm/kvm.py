@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
-import socket
-import stat
-import subprocess
+import sys
 import tempfile
-import threading
+from asyncio.subprocess import DEVNULL, PIPE
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import enisle
 from enisle.drivers.vm.plan import FIRST_UID
 from enisle.guest.build import Guest
 
 _LIMIT_S = 8.0
+_MARGIN_S = 10.0
+_TRIAL = 2  # raised when the trial is another, so that it is made again
 _FILE = "kvm.json"
 _DEVICE = "/dev/kvm"
+
+log = logging.getLogger(__name__)
 
 
 async def works(directory: Path, guest: Guest, qemu: str) -> tuple[bool, str]:
@@ -31,35 +35,10 @@ async def works(directory: Path, guest: Guest, qemu: str) -> tuple[bool, str]:
     known = _read(directory / _FILE)
     if known.get("key") == key:
         return bool(known.get("works")), str(known.get("why", ""))
-    trial = _Trial()
-    try:
-        works, why = await asyncio.to_thread(_try, guest, qemu, trial)
-    except asyncio.CancelledError:
-        trial.give_up()  # a thread cannot be cancelled; without its QEMU it ends
-        raise
+    works, why = await _try(guest, qemu) if os.path.exists(_DEVICE) else (False, f"there is no {_DEVICE}")
+    log.info("KVM: %s", why) if works else log.warning("KVM is not used, virtual machines are emulated: %s", why)
     _write(directory / _FILE, {"key": key, "works": works, "why": why})
     return works, why
-
-
-class _Trial:
-    """The QEMU of one trial, so that it can be ended from another thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._given_up = False
-
-    def began(self, process: subprocess.Popen[bytes]) -> None:
-        with self._lock:
-            self._process = process
-            if self._given_up:
-                process.kill()
-
-    def give_up(self) -> None:
-        with self._lock:
-            self._given_up = True
-            if self._process is not None:
-                self._process.kill()
 
 
 def _key(guest: Guest, qemu: str) -> str:
@@ -68,7 +47,7 @@ def _key(guest: Guest, qemu: str) -> str:
         program = f"{status.st_size} {status.st_mtime_ns}"
     except OSError:
         program = "none"
-    return f"{os.uname().release} {guest.version} {program} {os.path.exists(_DEVICE)}"
+    return f"{os.uname().release} {guest.version} {program} {os.path.exists(_DEVICE)} {_TRIAL}"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -87,58 +66,28 @@ def _write(path: Path, values: dict[str, Any]) -> None:
         os.rename(name, path)
 
 
-def _try(guest: Guest, qemu: str, trial: _Trial) -> tuple[bool, str]:
+async def _try(guest: Guest, qemu: str) -> tuple[bool, str]:
+    """By the program that starts QEMU as keepers do; when this is cancelled, it ends, and its QEMU with it."""
+    program = Path(enisle.__file__ or "").parent / "launcher" / "vm" / "trial.py"
+    wanted = {
+        "qemu": qemu,
+        "kernel": str(guest.kernel.resolve()),
+        "initramfs": str(guest.initramfs.resolve()),
+        "uid": FIRST_UID,
+        "limit_s": _LIMIT_S,
+    }
+    words = [sys.executable, "-I", "-S", str(program), json.dumps(wanted)]
+    process = await asyncio.create_subprocess_exec(*words, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, cwd="/")
     try:
-        status = os.stat(_DEVICE)
-    except OSError:
-        return False, "there is no /dev/kvm"
-    ours, theirs = socket.socketpair()
-    kernel, initramfs = os.open(guest.kernel, os.O_RDONLY), os.open(guest.initramfs, os.O_RDONLY)
-    try:
-        process = subprocess.Popen(
-            _command(qemu, kernel, initramfs, theirs.fileno()),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            pass_fds=[kernel, initramfs, theirs.fileno()],
-            start_new_session=True,
-            user=FIRST_UID,
-            group=FIRST_UID,
-            extra_groups=[status.st_gid] if status.st_mode & stat.S_IRGRP and status.st_mode & stat.S_IWGRP else [],
-        )
-    except OSError as error:
-        ours.close()
-        return False, f"{qemu}: {error.strerror}"
-    finally:
-        theirs.close()
-        os.close(kernel)
-        os.close(initramfs)
-    trial.began(process)
-    with ours:
-        return _verdict(process, ours)
-
-
-def _verdict(process: subprocess.Popen[bytes], ours: socket.socket) -> tuple[bool, str]:
-    ours.settimeout(_LIMIT_S)
-    try:
-        received = ours.recv(64)
+        async with asyncio.timeout(_LIMIT_S + _MARGIN_S):
+            said, complaint = await process.communicate()
+        verdict = json.loads(said)
+        return bool(verdict["works"]), str(verdict["why"])
     except TimeoutError:
-        return False, f"a guest under KVM did not boot within {_LIMIT_S:g} s"
-    except OSError:
-        received = b""
+        return False, "the trial of KVM did not end"
+    except (ValueError, KeyError, TypeError):
+        return False, f"the trial of KVM failed: {complaint.decode('utf-8', 'replace')[-200:].strip()}"
     finally:
-        process.kill()
-        _, errors = process.communicate()
-    if received:
-        return True, "a guest has booted under KVM"
-    reason = errors.decode("utf-8", "replace").strip().splitlines()
-    return False, f"QEMU could not use KVM: {reason[-1][:200] if reason else 'it ended'}"
-
-
-def _command(qemu: str, kernel: int, initramfs: int, agent: int) -> list[str]:
-    words = [qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
-    words += ["-machine", "q35,usb=off,vmport=off,smm=off,sata=off,smbus=off,i8042=off,graphics=off"]
-    words += ["-accel", "kvm", "-cpu", "host", "-m", "256M", "-bios", "qboot.rom", "-kernel", f"/dev/fd/{kernel}"]
-    words += ["-initrd", f"/dev/fd/{initramfs}", "-append", "console=none quiet panic=-1"]
-    words += ["-chardev", f"socket,id=agent,fd={agent}", "-device", "virtio-serial-pci"]
-    return [*words, "-device", "virtserialport,chardev=agent,name=enisle,nr=1"]
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from enisle.launcher.vm import qemu
+from enisle.launcher.vm.confine import confine_qemu
 from enisle.launcher.vm.shares import FileServer, Share
-from enisle.launcher.vm.spawn import Program, confine_qemu, read_errors, spawn
+from enisle.launcher.vm.spawn import Program, read_errors, spawn
 from enisle.launcher.wall import WallError
 from enisle.linux.cgroup.choose import group
 from enisle.linux.cgroup.group import Group

@@ -5,24 +5,12 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from enisle.linux import landlock
-from enisle.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS, unshare
-from enisle.linux.syscalls import (
-    PR_CAPBSET_DROP,
-    PR_CAPBSET_READ,
-    PR_SET_NO_NEW_PRIVS,
-    PR_SET_PDEATHSIG,
-    close_range,
-    prctl,
-)
+from enisle.linux.syscalls import PR_SET_PDEATHSIG, close_range, prctl
 
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
-_KVM = "/dev/kvm"
-_LIBRARIES = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/ld.so.preload")
 
 
 @dataclass(slots=True)
@@ -101,42 +89,6 @@ def _close_others(kept: set[int]) -> None:
             close_range(first, fd - 1)
         first = fd + 1
     close_range(first)
-
-
-def confine_qemu(uid: int, gid: int, *, kvm: bool, readable: Sequence[int]) -> None:
-    """In QEMU's child: an identity of its own, no capability, no network, and of the file system what it needs.
-
-    The identity is changed before exec: QEMU's own -runas and its -sandbox kill each other (SIGSYS, QEMU 7.2).
-    ``readable``: descriptors of files that it opens again by name (kernel and initramfs).
-    """
-    unshare(CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS)
-    for capability in range(64):
-        try:
-            prctl(PR_CAPBSET_READ, capability)
-        except OSError:
-            break
-        prctl(PR_CAPBSET_DROP, capability)
-    if uid:
-        os.setgroups(_kvm_groups() if kvm else [])
-        os.setresgid(gid, gid, gid)
-        os.setresuid(uid, uid, uid)
-    prctl(PR_SET_NO_NEW_PRIVS, 1)
-    rules: list[tuple[int | str, int]] = [(place, landlock.READ_EXECUTE) for place in _LIBRARIES]
-    rules += [("/proc", landlock.READ), ("/sys/devices", landlock.READ), ("/dev/urandom", landlock.READ)]
-    rules += [("/dev/null", landlock.READ_WRITE)]
-    rules += [(fd, landlock.READ) for fd in readable]
-    if kvm:
-        rules.append((_KVM, landlock.READ_WRITE))
-    landlock.restrict_self(rules)
-
-
-def _kvm_groups() -> list[int]:
-    """The group that may use /dev/kvm, where that is how it is given out."""
-    try:
-        status = os.stat(_KVM)
-    except OSError:
-        return []
-    return [status.st_gid] if status.st_mode & stat.S_IRGRP and status.st_mode & stat.S_IWGRP else []
 
 
 def read_errors(fd: int, *, limit: int = 2000) -> str:
