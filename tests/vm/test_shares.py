@@ -75,6 +75,71 @@ def test_an_empty_volume_is_filled_from_the_image(shared: Vm, host: Path) -> Non
     assert shared.exec("cat", "/data/seed").output == b"from the image\n"
 
 
+def _server_status(shared: Vm) -> list[dict[str, str]]:
+    """/proc/PID/status of every process of the file servers."""
+    assert shared.wall._machine is not None
+    found = []
+    leaders = {server.program.pid for server in shared.wall._machine._servers}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            lines = (entry / "status").read_text().splitlines()
+        except OSError:
+            continue
+        status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+        if leaders & {int(status["Pid"]), int(status["PPid"])}:
+            found.append(status)
+    return found
+
+
+def test_the_servers_are_nobody_on_the_host(shared: Vm) -> None:
+    """Row 72: users of their own, and root of a user namespace in which alone their capabilities count."""
+    assert shared.plan is not None
+    servers = _server_status(shared)
+    assert len(servers) >= 4
+    for status in servers:
+        assert set(status["Uid"].split()) == {str(shared.plan.uid + 100_000_000)}, status["Name"]
+        assert status["Groups"].strip() == ""
+        own = os.readlink("/proc/self/ns/user")
+        assert os.readlink(f"/proc/{status['Pid']}/ns/user") != own
+
+
+def test_owners_and_modes_are_what_they_are_for_a_container(shared: Vm, host: Path) -> None:
+    """No root squash: all owners, those beyond 65535 too, and root's own."""
+    for uid in (0, 1, 1000, 65534, 65536, 1_200_000_000, 4_000_000_000):
+        (host / f"rw/of-{uid}").write_text("x")
+        os.chown(host / f"rw/of-{uid}", uid, uid)
+        os.chmod(host / f"rw/of-{uid}", 0o600)
+        seen = shared.exec("sh", "-c", f"stat -c '%u %g %a' /rw/of-{uid}; cat /rw/of-{uid}; chmod 640 /rw/of-{uid}")
+        assert seen.output == f"{uid} {uid} 600\nx".encode(), seen.errors
+        made = shared.exec("sh", "-c", f"touch /rw/by-{uid}; chown {uid}:{uid} /rw/by-{uid}")
+        assert made.exit_code == 0, made.errors
+        status = os.stat(host / f"rw/by-{uid}")
+        assert (status.st_uid, status.st_gid) == (uid, uid)
+        assert os.stat(host / f"rw/of-{uid}").st_mode & 0o7777 == 0o640
+
+
+def test_a_user_of_the_guest_writes_as_that_user(shared: Vm, host: Path) -> None:
+    (host / "rw/open").mkdir()
+    os.chmod(host / "rw/open", 0o1777)
+    assert shared.exec("sh", "-c", "echo x > /rw/open/mine; ln -s mine /rw/open/link", user="33").exit_code == 0
+    assert os.stat(host / "rw/open/mine").st_uid == 33
+    assert os.lstat(host / "rw/open/link").st_uid == 33
+    (host / "rw/root-only").write_text("no\n")
+    os.chmod(host / "rw/root-only", 0o600)
+    assert shared.exec("cat", "/rw/root-only", user="33").exit_code != 0
+
+
+def test_a_share_on_a_file_system_without_idmapped_mounts_is_served_too(new_vm: Callable[[], Vm], host: Path) -> None:
+    """proc has none: the server is then root of a namespace of its own, still without capabilities on the host."""
+    machine = new_vm()
+    mounts = [MountPlan(kind="bind", target="/host", source="/proc/sys/kernel", options=["rbind", "ro"])]
+    machine.start("sleep", "100000", mounts=mounts)
+    assert machine.exec("stat", "-c", "%u %a", "/host/osrelease").output == b"0 444\n"
+    for status in _server_status(machine):
+        assert set(status["Uid"].split()) == {"0"}
+        assert os.readlink(f"/proc/{status['Pid']}/ns/user") != os.readlink("/proc/self/ns/user")
+
+
 def test_links_lead_nowhere_outside(shared: Vm) -> None:
     """A link of the share is resolved by the guest, in its own root."""
     assert b"root:" not in shared.exec("cat", "/rw/out").output

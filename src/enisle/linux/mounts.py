@@ -25,6 +25,7 @@ ATTR_STRICTATIME = 0x20
 ATTR_ATIME_MASK = 0x70
 ATTR_NODIRATIME = 0x80
 ATTR_NOSYMFOLLOW = 0x200000
+_ATTR_IDMAP = 0x100000
 
 MS_RDONLY = 0x1
 MS_NOSUID = 0x2
@@ -116,6 +117,17 @@ def set_attributes(
 ) -> None:
     """Change ATTR_* flags and propagation (one MS_* kind, 0 for as is) of a mount, or of all below it too."""
     values = _MountAttr(add, remove, propagation, 0)
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+    if _mount_setattr(mount_fd, b"", flags, ctypes.byref(values), ctypes.sizeof(values)) < 0:
+        raise fail("mount_setattr")
+
+
+def map_ids(mount_fd: int, user_namespace: int, *, recursive: bool = False) -> None:
+    """Have a detached mount show ids as that user namespace maps them (mount_setattr(2)).
+
+    OSError (EINVAL) where the file system, or with ``recursive`` one below, cannot do so.
+    """
+    values = _MountAttr(_ATTR_IDMAP, 0, 0, user_namespace)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     if _mount_setattr(mount_fd, b"", flags, ctypes.byref(values), ctypes.sizeof(values)) < 0:
         raise fail("mount_setattr")

@@ -26,8 +26,9 @@ DEFAULT_MEMORY_BYTES = 512 << 20
 MINIMUM_MEMORY_BYTES = 128 << 20
 DISK_FILE = "disk.raw"
 
-# Of the ranges that systemd's UIDS-GIDS lists, this one belongs to nobody.
-FIRST_UID, _UIDS = 1_900_000_000, 200_000_000
+# Of the ranges that systemd's UIDS-GIDS lists, this one belongs to nobody. As many again after it are those of the file
+# servers (launcher.vm.identity).
+FIRST_UID, _UIDS = 1_900_000_000, 100_000_000
 _ETC_FILES = ("hosts", "hostname", "resolv.conf")
 _MAX_ETC_BYTES = 1 << 20
 

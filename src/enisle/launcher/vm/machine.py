@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from enisle.launcher.vm import qemu
 from enisle.launcher.vm.confine import confine_qemu
+from enisle.launcher.vm.identity import Identity
 from enisle.launcher.vm.shares import FileServer, Share
 from enisle.launcher.vm.spawn import Program, read_errors, spawn
 from enisle.launcher.wall import WallError
@@ -135,9 +136,13 @@ class Machine:
                 "(Debian 13) or qemu-system-common (Debian 12)",
                 128,
             )
-        for number, share in enumerate(shares):
-            place = os.path.join(run_dir, f"share{number}")
-            self._servers.append(FileServer(self._plan.virtiofsd, share, place, join=self._join))
+        identity = Identity(self._plan.uid)
+        try:
+            for number, share in enumerate(shares):
+                place = os.path.join(run_dir, f"share{number}")
+                self._servers.append(FileServer(self._plan.virtiofsd, share, place, identity, join=self._join))
+        finally:
+            identity.close()
 
     # --- NICs ------------------------------------------------------------------------------------------------------
 

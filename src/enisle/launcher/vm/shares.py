@@ -1,8 +1,8 @@
 """Directories of the host inside a VM: one virtiofsd each, which sees that directory alone.
 
 The server runs in a mount namespace of its own, in which the directory (or a single file, in an otherwise empty
-directory) is bound below the keeper's run directory: read-only where the share is, without set-id programs and devices
-towards the host. Nothing is ever mounted on the host itself.
+directory) is bound: read-only where the share is, without set-id programs and devices towards the host. Nothing is ever
+mounted on the host itself. Who the server is there: :mod:`enisle.launcher.vm.identity`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from enisle.launcher.vm.identity import Identity, enter_namespace
 from enisle.launcher.vm.protocol import GuestMount, MountKind
 from enisle.launcher.vm.spawn import Program, spawn
 from enisle.launcher.wall import WallError
@@ -87,10 +88,16 @@ def _is_file(source: str, target: str) -> bool:
 class FileServer:
     """A running virtiofsd; ``connection`` is the socket that QEMU gets."""
 
-    def __init__(self, program: str, share: Share, place: str, *, join: Callable[[int], None] | None) -> None:
-        os.makedirs(place, mode=0o700, exist_ok=True)
-        self._place = place
-        self.connection, self.program = self._start(program, share, join)
+    def __init__(
+        self,
+        program: str,
+        share: Share,
+        place: str,
+        identity: Identity,
+        *,
+        join: Callable[[int], None] | None,
+    ) -> None:
+        self.connection, self.program = self._start(program, share, place, identity, join)
 
     def release_connection(self) -> None:
         """Close our copy of the connection: when QEMU's goes, the server ends."""
@@ -98,8 +105,11 @@ class FileServer:
             os.close(self.connection)
             self.connection = -1
 
-    def _start(self, program: str, share: Share, join: Callable[[int], None] | None) -> tuple[int, Program]:
-        address = f"{self._place}.sock"
+    @staticmethod
+    def _start(
+        program: str, share: Share, place: str, identity: Identity, join: Callable[[int], None] | None
+    ) -> tuple[int, Program]:
+        address = f"{place}.sock"
         source = mounts.clone_tree(mounts.AT_FDCWD, share.source, recursive=not share.is_file)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
@@ -108,13 +118,15 @@ class FileServer:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
             connection.connect(address)
             os.unlink(address)
-            words = command(program, self._place, listener.fileno())
-            started = spawn(
-                words,
-                inherit=[listener.fileno()],
-                prepare=lambda: _enter_share(self._place, source, share),
-                join=join,
-            )
+            namespace = identity.namespace_for(source, recursive=not share.is_file)
+
+            def prepare() -> None:
+                _enter_share(source, share)
+                if namespace is not None:
+                    enter_namespace(namespace)
+
+            words = command(program, _PLACE, listener.fileno())
+            started = spawn(words, inherit=[listener.fileno()], prepare=prepare, join=join)
             return connection.detach(), started
         finally:
             os.close(source)
@@ -130,25 +142,31 @@ class FileServer:
         os.waitpid(self.program.pid, 0)
         os.close(self.program.pidfd)
         os.close(self.program.errors)
-        os.rmdir(self._place)
 
 
-def _enter_share(place: str, source: int, share: Share) -> None:
-    """In the server's child: bind the source at ``place``, in a mount namespace that nobody else is in."""
+_PLACE = "/run/share"
+
+
+def _enter_share(source: int, share: Share) -> None:
+    """In the server's child: bind the source at _PLACE, in a mount namespace that nobody else is in.
+
+    Below a new /run, which whoever the server becomes can walk through.
+    """
     unshare(CLONE_NEWNS)
     mounts.set_tree_propagation("/", mounts.MS_PRIVATE)
     attributes = mounts.ATTR_NOSUID | mounts.ATTR_NODEV | (mounts.ATTR_RDONLY if share.read_only else 0)
     mounts.set_attributes(source, add=attributes, recursive=not share.is_file)
-    target = os.open(place, os.O_PATH | os.O_DIRECTORY)
-    if not share.is_file:
-        mounts.attach(source, target)
-        return
-    empty = mounts.new("tmpfs", {"size": "64k", "mode": "755"}, attributes=mounts.ATTR_NODEV)
-    made = os.open("file", os.O_CREAT | os.O_RDONLY, 0o644, dir_fd=empty)
-    mounts.attach(empty, target)
-    again = os.open(f"{place}/file", os.O_PATH)
-    mounts.attach(source, again)
-    for fd in (made, again, empty, target):
+    run = os.open("/run", os.O_PATH | os.O_DIRECTORY)
+    new = mounts.new("tmpfs", {"size": "64k", "mode": "755"}, attributes=mounts.ATTR_NODEV)
+    mounts.attach(new, run)
+    os.mkdir("share", 0o755, dir_fd=new)
+    name = "share"
+    if share.is_file:
+        name = "share/file"
+        os.close(os.open(name, os.O_CREAT | os.O_RDONLY, 0o644, dir_fd=new))
+    target = os.open(name, os.O_PATH, dir_fd=new)
+    mounts.attach(source, target)
+    for fd in (run, new, target):
         os.close(fd)
 
 
