@@ -6,7 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.daemon import Daemon, dispose, image_archive, new_daemon, use_guest_cache
+from tests.daemon import RECORDER, Daemon, dispose, image_archive, new_daemon, use_guest_cache
+
+
+@pytest.fixture(autouse=True)
+def _answers_fit_the_contract() -> Iterator[None]:
+    """Every answer of an enisled that a test has started is as Docker's description of its API says."""
+    yield
+    faults = RECORDER.take_faults()
+    assert not faults, "\n".join(dict.fromkeys(faults))
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,13 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.api.contract.recorder import Recorder
+from tests.api.contract.relay import Relay
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 CACHE = Path("/var/cache/enisle-tests")
+RECORDER = Recorder()
+"""Sees every answer of every daemon that this process has started; tests/conftest.py asks it for faults."""
 
 
 def run(*args: str, timeout_s: float = 60, check: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
@@ -26,16 +31,25 @@ def run(*args: str, timeout_s: float = 60, check: bool = True, **options: object
 
 @dataclass
 class Daemon:
-    """One enisled with everything of its own; ``name`` is part of every name it makes on the host."""
+    """One enisled with everything of its own. ``name`` is part of every name it makes on the host; ``prefix`` is a
+    command that runs it."""
 
     name: str
     root: Path
     process: subprocess.Popen[bytes] | None = None
     extra_config: str = ""
     environment: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()
+    relay: Relay | None = None
 
     @property
     def socket(self) -> Path:
+        """Where clients connect: the relay that checks answers."""
+        return self.root / "relay.sock"
+
+    @property
+    def engine_socket(self) -> Path:
+        """Where enisled listens."""
         return self.root / "run" / "enisle.sock"
 
     @property
@@ -49,8 +63,15 @@ class Daemon:
     @property
     def command(self) -> list[str]:
         """How enisled is called, without the settings file."""
-        roots = ["--data-root", str(self.data_root), "--run-root", str(self.run_root), "--socket", str(self.socket)]
-        return [sys.executable, "-m", "enisle.daemon.main", *roots]
+        roots = [
+            "--data-root",
+            str(self.data_root),
+            "--run-root",
+            str(self.run_root),
+            "--socket",
+            str(self.engine_socket),
+        ]
+        return [*self.prefix, sys.executable, "-m", "enisle.daemon.main", *roots]
 
     @property
     def log(self) -> str:
@@ -59,6 +80,7 @@ class Daemon:
 
     def start(self, *, timeout_s: float = 30) -> None:
         """Start enisled and wait until its socket answers."""
+        self.relay = self.relay or Relay(self.socket, self.engine_socket, RECORDER)
         config = self.root / "enisle.toml"
         config.write_text(f'name = "{self.name}"\n{self.extra_config}')
         with (self.root / "enisled.log").open("ab") as log:
@@ -167,6 +189,8 @@ def dispose(daemon: Daemon) -> None:
         if daemon.process is not None:
             daemon.process.send_signal(signal.SIGKILL)
             daemon.process.wait()
+        if daemon.relay is not None:
+            daemon.relay.close()
         shutil.rmtree(daemon.root, ignore_errors=True)
 
 

@@ -8,13 +8,21 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import WSMsgType, web
 
+from enisle.errors import Invalid
+
 _CHUNK_BYTES = 65536
 
 
 async def relay(request: web.BaseRequest, hand_over: Callable[[int], Awaitable[None]]) -> web.StreamResponse:
-    """Carry bytes both ways until one side ends. ``hand_over`` takes (and owns) the descriptor of the other end."""
+    """Carry bytes both ways until one side ends. ``hand_over`` takes (and owns) the descriptor of the other end.
+
+    Raises Invalid for a request that does not begin a web socket.
+    """
     web_socket = web.WebSocketResponse(compress=False, max_msg_size=1 << 20)
-    await web_socket.prepare(request)
+    try:
+        await web_socket.prepare(request)
+    except web.HTTPBadRequest as error:
+        raise Invalid(error.text or "not a web socket's handshake") from error
     ours, theirs = socket.socketpair()
     with ours:
         ours.setblocking(False)

@@ -68,7 +68,10 @@ async def disk_usage(call: Call) -> web.StreamResponse:
     if not wanted <= _DISK_TYPES:
         raise Invalid(f"unknown object type: {min(wanted - _DISK_TYPES)[:40]}")
     usage = await call.engine.system.disk_usage()
-    return json_response(_usage_json(usage, wanted, with_virtual=not call.at_least(1, 44)))
+    result = _usage_json(usage, wanted, with_virtual=not call.at_least(1, 44))
+    if "build-cache" in wanted and not call.at_least(1, 42):
+        result["BuilderSize"] = 0
+    return json_response(result)
 
 
 def _usage_json(usage: DiskUsage, wanted: frozenset[str], *, with_virtual: bool) -> dict[str, Any]:
@@ -91,7 +94,6 @@ def _usage_json(usage: DiskUsage, wanted: frozenset[str], *, with_virtual: bool)
         result["Volumes"] = [volume_json(volume, (size, users)) for volume, size, users in usage.volumes]
     if "build-cache" in wanted:
         result["BuildCache"] = []
-        result["BuilderSize"] = 0
     return result
 
 

@@ -72,6 +72,7 @@ class Transport:
         self._authenticator: Authenticator
         self._tls: ssl.SSLContext | bool = True
         self._users = 0
+        self._reached = False  # a registry that was there is waited for; one that never was is told at once
 
     async def __aenter__(self) -> Transport:
         self._users += 1
@@ -153,10 +154,12 @@ class Transport:
             try:
                 response = await self._authorised(method, url, scopes, headers, body)
             except _NETWORK_ERRORS as error:
-                if attempt == tries or isinstance(error, aiohttp.ClientConnectorCertificateError):
+                absent = isinstance(error, aiohttp.ClientConnectorError) and not self._reached
+                if attempt == tries or absent or isinstance(error, aiohttp.ClientConnectorCertificateError):
                     raise Unavailable(f'{method.title()} "{url}": {error or type(error).__name__}') from error
                 await self.pause(attempt)
                 continue
+            self._reached = True
             if response.status not in _PASSING or attempt == tries:
                 return response
             waiting = retry_after_s(response.headers.get("Retry-After", ""))

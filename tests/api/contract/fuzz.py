@@ -1,0 +1,184 @@
+"""Schemathesis against an enisled of its own: ``python -m tests.api.contract.fuzz [--cases N] [--minutes M]``.
+
+The engine runs in a network namespace of its own with nothing but loopback, so that no invented pull, build or push
+gets out. Something to work on is always there: what the requests destroy is made again. Fails when :mod:`judge` has
+found a fault, when the engine has died, and when something is left on the host.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.errors import APIError, DockerException
+
+from tests.api.contract.description import document
+from tests.api.contract.judge import Judge
+from tests.daemon import Daemon, dispose, image_archive, new_daemon, use_guest_cache
+
+_LOOP = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.2; done"]
+_MAX_INSTANCES = 40  # more are removed, the seeds excepted
+_TICK_S = 0.3
+_SETTINGS = """
+[phases.coverage]
+unexpected-methods = ["PATCH", "OPTIONS", "TRACE", "QUERY"]
+"""
+
+
+class Seeds:
+    """Objects that requests can be about. A thread makes again what is gone."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._client = docker.DockerClient(base_url=f"unix://{daemon.engine_socket}", version="1.47", timeout=30)
+        self._done = threading.Event()
+        self.exec_id = ""
+        self._renew()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Seeds:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+        self._client.close()
+
+    def examples(self, path: str) -> list[str]:
+        """What a path parameter may stand for."""
+        if path.startswith("/exec/"):
+            return [self.exec_id, "0" * 64]
+        for prefix, names in (
+            ("/containers/", ["running", "stopped", "missing"]),
+            ("/images/", ["busybox", "busybox:latest", "never/heard-of:it"]),
+            ("/networks/", ["seednet", "bridge", "missing"]),
+            ("/volumes/", ["seedvol", "missing"]),
+            ("/distribution/", ["busybox", "localhost:1/none"]),
+        ):
+            if path.startswith(prefix):
+                return names
+        return ["missing"]
+
+    def _run(self) -> None:
+        while not self._done.wait(_TICK_S):
+            with suppress(DockerException, OSError):
+                self._renew()
+
+    def _renew(self) -> None:
+        api = self._client.api
+        if not api.images("busybox"):
+            with image_archive("busybox").open("rb") as archive:
+                self._client.images.load(archive)
+        present = {name: entry for entry in api.containers(all=True) for name in entry["Names"]}
+        if len(present) > _MAX_INSTANCES:
+            for name in set(present) - {"/running", "/stopped"}:
+                with suppress(APIError):
+                    api.remove_container(name[1:], force=True, v=True)
+        if "/stopped" not in present:
+            self._client.containers.create("busybox", "true", name="stopped")
+        if "/running" not in present:
+            self._client.containers.create("busybox", _LOOP, name="running", network_mode="none", tty=False)
+        state = present.get("/running", {}).get("State")
+        if state == "paused":
+            api.unpause("running")
+        if state != "running":
+            api.start("running")
+        if not self.exec_id:
+            self.exec_id = api.exec_create("running", ["true"])["Id"]
+        if not api.networks(names=["seednet"]):
+            api.create_network("seednet")
+        api.create_volume("seedvol")
+
+
+def prepared(seeds: Seeds) -> dict[str, Any]:
+    """The description with our own examples, so that requests get past "no such container"."""
+    described = copy.deepcopy(document())
+    for path, item in described["paths"].items():
+        for operation in item.values():
+            for parameter in operation.get("parameters", []):
+                if parameter["in"] == "path":
+                    parameter["enum"] = seeds.examples(path)
+    described["definitions"]["ContainerConfig"]["properties"]["Image"]["enum"] = ["busybox"]
+    return described
+
+
+def run_schemathesis(judge: Judge, described: dict[str, Any], *, cases: int, workers: int, more: list[str]) -> str:
+    """Its output. What it finds is in ``judge``, too."""
+    with tempfile.TemporaryDirectory(prefix="enisle-fuzz-", dir="/var/tmp") as directory:
+        Path(directory, "description.json").write_text(json.dumps(described))
+        Path(directory, "schemathesis.toml").write_text(_SETTINGS)
+        done = subprocess.run(
+            [
+                *(str(Path(sys.executable).with_name("st")), "--config-file", "schemathesis.toml", "run"),
+                *("description.json", "--url", f"http://127.0.0.1:{judge.port}/v1.47"),
+                *("--checks", "not_a_server_error", "--phases", "examples,coverage,fuzzing,stateful"),
+                *("--mode", "all", "--max-examples", str(cases), "--workers", str(workers)),
+                *("--continue-on-failure", "--no-shrink", "--suppress-health-check", "all", "--warnings", "off"),
+                *("--generation-database", "none", "--request-timeout", "20", "--no-color", *more),
+            ],
+            cwd=directory,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+    return done.stdout
+
+
+def summary(judge: Judge) -> str:
+    """How many answers of each status class, the slowest operations, and the faults."""
+    classes: dict[str, int] = {}
+    for name, count in judge.answers.items():
+        kind = f"{name.rpartition(' ')[2][0]}xx"
+        classes[kind] = classes.get(kind, 0) + count
+    slowest = sorted(judge.slowest.items(), key=lambda entry: -entry[1])[:5]
+    lines = [f"answers: {classes}", "slowest: " + ", ".join(f"{name} {took:.2f} s" for name, took in slowest)]
+    for fault, request in judge.faults.items():
+        lines += [f"FAULT {fault}", *(f"    {line}" for line in request.splitlines())]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=200, help="per operation")
+    parser.add_argument("--minutes", type=float, help="end after that time at the latest")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--output", type=Path, help="what schemathesis says goes to this file")
+    parser.add_argument("more", nargs="*", help="further arguments for schemathesis")
+    options = parser.parse_args()
+    more = [*options.more, *(["--max-time", str(int(options.minutes * 60))] if options.minutes else [])]
+    daemon = new_daemon(prefix="z")
+    daemon.prefix = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
+    use_guest_cache(daemon)
+    try:
+        daemon.start()
+        judge = Judge(daemon.engine_socket)
+        with Seeds(daemon) as seeds:
+            output = run_schemathesis(judge, prepared(seeds), cases=options.cases, workers=options.workers, more=more)
+        judge.close()
+        assert daemon.process is not None
+        alive = daemon.process.poll() is None
+        if options.output:
+            options.output.write_text(output)
+            (options.output.parent / "enisled.log").write_text(daemon.log)
+        print(output[-1500:], summary(judge), sep="\n")  # noqa: T201
+        print("Traceback in the log" if (broken := "Traceback" in daemon.log) else "no traceback in the log")  # noqa: T201
+        print("the engine is alive" if alive else f"THE ENGINE HAS DIED\n{daemon.log[-4000:]}")  # noqa: T201
+    finally:
+        dispose(daemon)
+    return 0 if alive and not judge.faults and not broken and judge.answers else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
