@@ -328,11 +328,19 @@ class NetworkProvider(Protocol):
     async def remove(self, network: Network) -> None: ...
     async def all(self) -> list[Network]: ...
     async def attach(
-        self, network: Network, instance_id: str, names: Sequence[str], request: EndpointRequest, index: int
+        self,
+        network: Network,
+        instance_id: str,
+        names: Sequence[str],
+        request: EndpointRequest,
+        index: int,
+        *,
+        dns: Sequence[str] = (),
     ) -> Endpoint:
-        """Give out addresses and names; nothing is made in the kernel (the keeper makes NICs from its plan).
+        """Give out addresses and names; no link is made in the kernel (the keeper makes NICs from its plan).
 
-        ``index``: the NIC is called eth<index>. Exhausted when the subnet is full, Conflict when the address is taken.
+        ``index``: the NIC is called eth<index> unless the network or the request say otherwise. ``dns``: nameservers
+        to ask for it instead of the host's. Exhausted when the subnet is full, Conflict when the address is taken.
         """
 
     async def detach(self, network: Network, endpoint: Endpoint) -> None: ...

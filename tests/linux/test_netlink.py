@@ -10,10 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from enisle.linux.netlink import NetlinkError
-from enisle.linux.route import Route, open_tap
+from enisle.linux.route import Route
+from enisle.linux.taps import open_tap
 from tests.linux.netns import Namespace
-
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="changing networks needs root")
 
 
 @pytest.fixture

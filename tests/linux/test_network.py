@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from enisle.linux.route import Route
 from enisle.model.instance import PublishedPort
 from enisle.model.network import AddressPool
 from tests.linux.hosts import Host, Instance, Lan, connect, datagram
-
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="changing networks needs root")
 
 
 @pytest.fixture

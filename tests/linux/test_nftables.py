@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 
@@ -10,8 +9,6 @@ import pytest
 
 from enisle.linux.nftables import Nftables, NftablesError
 from tests.linux.netns import Namespace
-
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="changing nftables needs root")
 
 TABLE = """
 table inet t {

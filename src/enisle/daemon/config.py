@@ -19,9 +19,11 @@ _NAME = re.compile(r"[a-z][a-z0-9]{0,9}")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Network:
-    """``subnet``: of the default bridge, "" chooses a free one."""
+    """``subnet``: of the default bridge, "" chooses a free one. ``address_pools``: where other networks' subnets come
+    from when nobody names one, "BASE/LENGTH SIZE" each ("10.64.0.0/12 24", "fd12:3456::/48 64")."""
 
     subnet: str = ""
+    address_pools: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -52,7 +52,11 @@ async def opened(config: Config) -> AsyncIterator[Engine]:
         launcher = LauncherClient(config.run_root)
         opening = asyncio.create_task(launcher.open(), name="open launcher")
         networks = BridgeNetworks(
-            store, name=config.name, run_root=config.run_root, default_subnet=config.network.subnet
+            store,
+            name=config.name,
+            run_root=config.run_root,
+            default_subnet=config.network.subnet,
+            address_pools=config.network.address_pools,
         )
         limits = read_limit_facts()
         walls = _Walls.of(config, launcher, read_facts(limits))

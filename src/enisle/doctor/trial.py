@@ -15,7 +15,8 @@ from functools import partial
 
 from enisle.linux import mounts, namespaces
 from enisle.linux.nftables import Nftables
-from enisle.linux.route import Route, open_tap
+from enisle.linux.route import Route
+from enisle.linux.taps import open_tap
 
 NAMESPACES = ("mnt", "net", "uts", "ipc", "cgroup", "pid")
 

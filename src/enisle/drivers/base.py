@@ -266,6 +266,8 @@ def nic_plan(endpoint: Endpoint, *, published: bool = False) -> NicPlan:
         mtu=endpoint.mtu,
         hairpin=published,
         isolated=endpoint.isolated,
+        parent=endpoint.parent,
+        mode=endpoint.mode,
     )
 
 

@@ -19,7 +19,7 @@ from enisle.model.instance import (
     Instance,
     InstanceSpec,
     PublishedPort,
-    way_out,
+    publisher,
 )
 from enisle.model.network import Network
 
@@ -98,7 +98,7 @@ async def attach_all(
         network = await core.network(request.network)
         endpoints.append(await attach_one(core, record, network, request, index, undo))
     ports = published_ports(record.spec)
-    exposed_by = way_out(endpoints)
+    exposed_by = publisher(endpoints)
     if exposed_by is None or not ports:
         return tuple(endpoints), (), []
     undo.push_async_callback(core.network_provider.unpublish, record.id)
@@ -111,7 +111,7 @@ async def attach_one(
 ) -> Endpoint:
     """Take an address on one network; the NIC will be eth<index>."""
     names = [record.name, record.id[:12], *request.aliases]
-    endpoint = await core.network_provider.attach(network, record.id, names, request, index)
+    endpoint = await core.network_provider.attach(network, record.id, names, request, index, dns=record.spec.dns)
     undo.push_async_callback(core.network_provider.detach, network, endpoint)
     return endpoint
 
@@ -129,13 +129,12 @@ async def release_all(core: Core, slot: Slot) -> None:
 
 
 async def gateway_network(core: Core, record: Instance) -> Network | None:
-    """The network whose resolver the instance uses; None for "none" and "host"."""
-    if not record.spec.endpoints:
-        return None
-    try:
-        return await core.network(record.spec.endpoints[0].network)
-    except NotFound:
-        return None
+    """The network whose resolver the instance uses: the first on a bridge, else the first; None for "none", "host"."""
+    found = []
+    for request in record.spec.endpoints:
+        with contextlib.suppress(NotFound):
+            found.append(await core.network(request.network))
+    return next((network for network in found if network.bridge), found[0] if found else None)
 
 
 async def _asked_network(core: Core, name: str) -> Network:

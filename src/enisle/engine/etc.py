@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from enisle.errors import Invalid
 from enisle.model.instance import Endpoint, InstanceSpec
@@ -18,19 +18,17 @@ _LOOPBACK = (
 
 
 def hosts_file(
-    spec: InstanceSpec, endpoints: Iterable[Endpoint], linked: Iterable[tuple[str, str]], gateway: str
+    spec: InstanceSpec, endpoints: Iterable[Endpoint], linked: Iterable[tuple[str, str]], gateways: Sequence[str]
 ) -> str:
     """Loopback, then --add-host, then ``linked`` (address, names), then the instance's own addresses.
 
-    ``gateway`` is what "host-gateway" in --add-host stands for.
+    ``gateways`` are what "host-gateway" in --add-host stands for, one line each.
     """
     lines = [_LOOPBACK]
     for entry in spec.extra_hosts:
         name, address = split_extra_host(entry)
-        if address == "host-gateway":
-            address = gateway
-        if address:
-            lines.append(f"{address}\t{name}\n")
+        for each in gateways if address == "host-gateway" else [address]:
+            lines.append(f"{each}\t{name}\n")
     lines += [f"{address}\t{names}\n" for address, names in linked]
     own = spec.hostname if not spec.domainname else f"{spec.hostname}.{spec.domainname} {spec.hostname}"
     for endpoint in endpoints:

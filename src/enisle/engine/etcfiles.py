@@ -9,7 +9,7 @@ from enisle.engine.addressing import gateway_network
 from enisle.engine.core import Core
 from enisle.engine.etc import hostname_file, hosts_file
 from enisle.engine.links import Link, host_lines
-from enisle.model.instance import Instance, way_out
+from enisle.model.instance import Instance, publisher
 
 _NAMES = ("hosts", "resolv.conf", "hostname")
 
@@ -44,9 +44,9 @@ async def follow(core: Core, before: Instance, after: Instance) -> None:
 
 async def _contents(core: Core, record: Instance, links: list[Link]) -> dict[str, bytes]:
     network = await gateway_network(core, record)
-    exit_by = way_out(record.endpoints)
-    gateway = exit_by.gateway4 if exit_by else "127.0.0.1"
-    hosts = hosts_file(record.spec, record.endpoints, host_lines(links), gateway)
+    exit_by = publisher(record.endpoints)  # by a macvlan nobody reaches the host itself
+    gateways = [each for each in (exit_by.gateway4, exit_by.gateway6) if each] if exit_by else ["127.0.0.1"]
+    hosts = hosts_file(record.spec, record.endpoints, host_lines(links), gateways)
     resolv_conf = await core.network_provider.resolv_conf(network, record.spec)
     return {
         "hosts": hosts.encode(),

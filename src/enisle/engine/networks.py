@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -12,10 +13,10 @@ from enisle.engine.addressing import attach_one, uses_networks
 from enisle.engine.announce import announce_network
 from enisle.engine.core import Core
 from enisle.engine.slots import Slot
-from enisle.errors import Conflict, Denied, EnisleError, Invalid, NotFound
+from enisle.errors import Conflict, Denied, EnisleError, NotFound
 from enisle.model.event import Event
 from enisle.model.ids import NetworkId, check_network_name, new_id
-from enisle.model.instance import Endpoint, EndpointRequest, Instance, InstanceSpec, Status, way_out
+from enisle.model.instance import Endpoint, EndpointRequest, Instance, InstanceSpec, Status, publisher
 from enisle.model.network import Network
 
 
@@ -114,8 +115,8 @@ class Networks:
         if slot.running is not None:
             await slot.running.remove_nic(endpoint.name)
         record = slot.record
-        if record.bound_ports and way_out(record.endpoints) is endpoint:
-            left = way_out(each for each in record.endpoints if each is not endpoint)
+        if record.bound_ports and publisher(record.endpoints) is endpoint:
+            left = publisher(each for each in record.endpoints if each is not endpoint)
             await self._provider.unpublish(slot.id)
             if left is not None:
                 await self._provider.republish(slot.id, left, record.bound_ports)
@@ -169,9 +170,6 @@ def _check_connectable(slot: Slot, network: Network) -> None:
 
 
 def _free_index(endpoints: tuple[Endpoint, ...]) -> int:
-    """The lowest n for which there is no eth<n>."""
-    taken = {endpoint.name for endpoint in endpoints}
-    for index in range(len(endpoints) + 1):
-        if f"eth{index}" not in taken:
-            return index
-    raise Invalid("no name is left for a network interface")
+    """The lowest number that no NIC's name ends with."""
+    taken = {re.sub(r"^.*?(\d*)$", r"\1", endpoint.name) for endpoint in endpoints}
+    return next(index for index in range(len(endpoints) + 1) if str(index) not in taken)

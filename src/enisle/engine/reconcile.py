@@ -25,7 +25,7 @@ from enisle.engine.slots import PREFIX, Slot
 from enisle.errors import EnisleError, Internal
 from enisle.formats.records import decode
 from enisle.model.ids import ExecId
-from enisle.model.instance import Instance, Status, way_out
+from enisle.model.instance import Instance, Status, publisher
 from enisle.model.process import Exec, ExecSpec
 
 EXIT_FILE = "exit.json"
@@ -96,7 +96,7 @@ async def _adopt_running(core: Core, execs: Execs, slot: Slot, running: Any) -> 
         core.slots.change_state(slot, status=wanted, pid=running.pid, started_at=running.started_at)
     for session in status.get("execs") or []:
         execs.adopt(slot, _exec_of(slot, session))
-    exposed_by = way_out(slot.record.endpoints)
+    exposed_by = publisher(slot.record.endpoints)
     if slot.record.bound_ports and exposed_by is not None:
         await core.network_provider.republish(slot.id, exposed_by, slot.record.bound_ports)
     supervision.watch(core, slot)

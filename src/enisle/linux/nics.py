@@ -25,6 +25,8 @@ class Nic(Protocol):
     routes: list[list[str]]
     hairpin: bool
     isolated: bool
+    parent: str
+    mode: str
 
 
 @contextlib.contextmanager
@@ -68,6 +70,8 @@ def set_up(nics: Sequence[Nic], pid: int) -> None:
             )
     with Route() as route:
         for nic in nics:
+            if nic.parent:
+                continue  # it carries what its parent carries
             route.wait_carrier(nic.host_ifname)
             route.wait_carrier(nic.bridge)  # it was without one if this is its first port
 
@@ -80,8 +84,18 @@ def restore_default_routes(nics: Sequence[Nic], pid: int) -> None:
                 inside.add_default_route(gateway, link=nic.name)
 
 
+def delete_inside(name: str, pid: int) -> None:
+    """Delete a NIC that has no other end. ENODEV when there is none of that name."""
+    with _namespace_of(pid) as namespace, visiting(namespace), Route() as inside:
+        inside.delete_link(name)
+
+
 def make(route: Route, nic: Nic, pid: int) -> None:
-    """Make a veth pair between the NIC's bridge and the network namespace of a process; nothing is up inside yet."""
+    """Make a veth pair between the NIC's bridge and the network namespace of a process, or a macvlan on its parent
+    there; nothing is up inside yet."""
+    if nic.parent:
+        route.create_macvlan(nic.name, nic.parent, mode=nic.mode, peer_pid=pid, mac=nic.mac, mtu=nic.mtu)
+        return
     route.create_veth(
         nic.host_ifname,
         nic.name,

@@ -1,4 +1,4 @@
-"""Links, addresses and routes over rtnetlink (rtnetlink(7)), and tap devices. Standard library only.
+"""Links, addresses and routes over rtnetlink (rtnetlink(7)). Standard library only.
 
 Nothing here imports lazily or looks up names, so all of it may be used after an image's root was entered.
 """
@@ -6,7 +6,6 @@ Nothing here imports lazily or looks up names, so all of it may be used after an
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import socket
 import struct
@@ -42,6 +41,7 @@ _IF_OPER_UP = b"\6"
 _CARRIER_POLL_S = 0.0003
 _VETH_INFO_PEER = 1
 _IFLA_MACVLAN_MODE = 1
+_IFLA_VLAN_ID = 1
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
@@ -53,13 +53,10 @@ _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK = 0, 253
 _RTN_UNICAST = 1
 
 IFF_UP = 0x1
-_TUNSETIFF = 0x400454CA
-_IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 
 _IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _IFADDR = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst len, src len, tos, table, protocol, scope, type, flags
-_IFREQ = struct.Struct("=16sH22x")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,15 +169,36 @@ class Route(NetlinkSocket):
         self._new_link(name, body, up=up)
 
     def create_macvlan(
-        self, name: str, parent: str, *, mode: str = "bridge", peer_pid: int = 0, mac: str = "", mtu: int = 0
+        self,
+        name: str,
+        parent: str,
+        *,
+        mode: str = "bridge",
+        peer_pid: int = 0,
+        mac: str = "",
+        mtu: int = 0,
+        tap: bool = False,
     ) -> None:
-        """A macvlan on ``parent``, made in the namespace of ``peer_pid`` if given. ``mode``: of MACVLAN_MODES."""
+        """A macvlan on ``parent``, made in the namespace of ``peer_pid`` if given. ``mode``: of MACVLAN_MODES.
+
+        ``tap``: a macvtap, whose frames are read and written at /dev/tap<index>.
+        """
         data = nested(_IFLA_INFO_DATA, uint32(_IFLA_MACVLAN_MODE, MACVLAN_MODES[mode]))
         body = _link_attributes(name, mac, mtu) + uint32(_IFLA_LINK, self.index_of(parent))
-        body += nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "macvlan"), data)
+        body += nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "macvtap" if tap else "macvlan"), data)
         if peer_pid:
             body += uint32(_IFLA_NET_NS_PID, peer_pid)
         self._new_link(name, body)
+
+    def create_vlan(self, name: str, parent: str, number: int) -> None:
+        """The VLAN of that number (IEEE 802.1Q, 1 to 4094) on ``parent``."""
+        data = nested(_IFLA_INFO_DATA, attribute(_IFLA_VLAN_ID, struct.pack("=H", number)))
+        body = _link_attributes(name, "", 0) + uint32(_IFLA_LINK, self.index_of(parent))
+        self._new_link(name, body + nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "vlan"), data))
+
+    def create_dummy(self, name: str) -> None:
+        """An interface that leads nowhere."""
+        self._new_link(name, _link_attributes(name, "", 0) + nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "dummy")))
 
     def _new_link(self, name: str, body: bytes, *, up: bool = False) -> None:
         flags = IFF_UP if up else 0
@@ -378,8 +396,10 @@ class Route(NetlinkSocket):
         if (current_name and current_name != name) or mac or mtu:
             message = _IFINFO.pack(0, 0, index, 0, 0) + _link_attributes(name, mac, mtu)
             self.request(_RTM_NEWLINK, 0, message, f"set up link {name}")
-        if not any(":" in cidr for cidr in addresses):
-            _disable_ipv6(name)
+        if any(":" in cidr for cidr in addresses):
+            _set_ipv6(name, "dad_transmits", "0")  # a link-local address could not be used for a second otherwise
+        else:
+            _set_ipv6(name, "disable_ipv6", "1")
         self.request(_RTM_NEWLINK, 0, _IFINFO.pack(0, 0, index, IFF_UP, IFF_UP), f"set link {name} up")
         for cidr in addresses:
             self.add_address(name, cidr, index=index)
@@ -390,31 +410,16 @@ class Route(NetlinkSocket):
             self.add_route(destination, gateway=via, link=name, index=index)
 
 
-def _disable_ipv6(name: str) -> None:
-    """A NIC without an IPv6 address takes none from router advertisements either (CVE-2024-32473)."""
+def _set_ipv6(name: str, setting: str, value: str) -> None:
+    """A setting of one NIC. One without an IPv6 address takes none from advertisements either (CVE-2024-32473)."""
     try:
-        fd = os.open(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(f"/proc/sys/net/ipv6/conf/{name}/{setting}", os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return  # no IPv6 in this kernel, or no proc mounted: the bridge carries no advertisements
     try:
-        os.write(fd, b"1")
+        os.write(fd, value.encode())
     finally:
         os.close(fd)
-
-
-def open_tap(name: str, *, vnet_header: bool = True) -> int:
-    """Make (or open) a tap device and return its descriptor; the device goes when the last descriptor is closed.
-
-    ``vnet_header``: frames carry a virtio_net_hdr, so that checksums and segmentation can be left to the host.
-    """
-    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        flags = _IFF_TAP | _IFF_NO_PI | (_IFF_VNET_HDR if vnet_header else 0)
-        fcntl.ioctl(fd, _TUNSETIFF, _IFREQ.pack(name.encode(), flags))
-    except OSError as error:
-        os.close(fd)
-        raise OSError(error.errno, f"open tap {name}: {error.strerror}") from error
-    return fd
 
 
 def _parse_link(body: bytes) -> Link:

@@ -215,7 +215,10 @@ class InstanceSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Endpoint:
-    """An instance's place on one network, as long as it is connected to it."""
+    """An instance's place on one network, as long as it is connected to it.
+
+    It is on ``bridge``, or a macvlan of that ``mode`` on ``parent``. ``dns``: the nameservers its instance asked for.
+    """
 
     network: str  # name
     network_id: str
@@ -223,6 +226,8 @@ class Endpoint:
     name: str = ""  # eth0
     host_ifname: str = ""
     bridge: str = ""
+    parent: str = ""
+    mode: str = ""
     mac: str = ""
     ipv4: str = ""  # CIDR
     ipv6: str = ""
@@ -232,12 +237,18 @@ class Endpoint:
     isolated: bool = False  # does not reach its neighbours on the network, nor they it
     aliases: tuple[str, ...] = ()
     dns_names: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
     request: EndpointRequest | None = None
 
 
 def way_out(endpoints: Iterable[Endpoint]) -> Endpoint | None:
-    """The endpoint that default route and published ports go by: the first on a network that is not internal."""
+    """The endpoint that the default route goes by: the first on a network that is not internal."""
     return next((endpoint for endpoint in endpoints if endpoint.gateway4 or endpoint.gateway6), None)
+
+
+def publisher(endpoints: Iterable[Endpoint]) -> Endpoint | None:
+    """The endpoint that published ports go by: the first on a bridge that is not internal."""
+    return way_out(endpoint for endpoint in endpoints if endpoint.bridge)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,7 +19,10 @@ class AddressPool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Network:
-    """``driver``: bridge, host, null (the network "none"), macvlan. ``created_at`` in ns since the epoch."""
+    """``driver``: bridge, host, null (the network "none"), macvlan. ``created_at`` in ns since the epoch.
+
+    ``config_only``: a template that other networks are made from (their ``config_from``), and nothing else.
+    """
 
     id: NetworkId
     name: str
@@ -37,3 +40,6 @@ class Network:
     ipam_options: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     builtin: bool = False
+    config_only: bool = False
+    config_from: str = ""  # name
+    parent_made: bool = False  # the host's interface it is on was made for it, and goes with it

@@ -1,4 +1,4 @@
-"""Bridge networks: addresses, published ports and names for instances behind either wall."""
+"""Networks of one host: addresses, published ports and names for instances behind either wall."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from enisle.contracts import StateStore
-from enisle.errors import Conflict, Denied, EnisleError, Exhausted, Internal, Invalid
+from enisle.errors import Conflict, Denied, EnisleError, Internal, NotFound
 from enisle.linux import conntrack
-from enisle.linux.route import Route, pack_mac
+from enisle.linux.route import Route
 from enisle.model.ids import NetworkId, new_id
-from enisle.model.instance import BoundPort, Endpoint, EndpointRequest, InstanceSpec, PublishedPort, way_out
+from enisle.model.instance import BoundPort, Endpoint, EndpointRequest, InstanceSpec, PublishedPort
 from enisle.model.network import Network
-from enisle.network import definitions, devices, host, ports, records, resolv_conf
-from enisle.network.addresses import Subnet, mac_of
+from enisle.network import definitions, devices, host, parents, ports, records, resolv_conf
+from enisle.network.addresses import Subnet
+from enisle.network.endpoints import forwards_of, put_together, stored_forwards, take_addresses
 from enisle.network.firewall import Firewall
 from enisle.network.names import Names, addresses_of, gateway, known_of
-from enisle.network.ruleset import ICC, Forward
+from enisle.network.options import GatewayMode, bridge_options, mtu_option
+from enisle.network.ruleset import Forward
+from enisle.network.senders import sender_of
+from enisle.network.subnets import Candidates
 from enisle.wire.frames import Message
 
 _log = logging.getLogger(__name__)
@@ -29,6 +33,7 @@ class BridgeNetworks:
     """Implements contracts.NetworkProvider for one host.
 
     ``name`` keeps several engines of one host apart: bridges, tables and interfaces are named after it.
+    ``address_pools``: where subnets come from that nobody named (see ``subnets.Candidates``).
     ``resolv_conf`` is the host's, ``upstream_port`` its nameservers' (other than 53 in tests only).
     """
 
@@ -39,12 +44,14 @@ class BridgeNetworks:
         name: str,
         run_root: Path,
         default_subnet: str = "",
+        address_pools: Sequence[str] = (),
         resolv_conf: Path = Path("/etc/resolv.conf"),
         upstream_port: int = 53,
     ) -> None:
         self._store = store
         self._name = name
         self._default_subnet = default_subnet
+        self._choice = Candidates.parse(address_pools)
         self._resolv_conf = resolv_conf
         self._networks: dict[str, Network] = {}
         self._subnets: dict[str, list[Subnet]] = {}
@@ -73,9 +80,11 @@ class BridgeNetworks:
             if stored.get(network.name) != network:
                 await records.save(self._store, network)
         self._restore(holdings)
-        forwards = {held.id: found for held in holdings if (found := _stored_forwards(held))}
+        parents.remove_stray_taps(devices.port_prefix(self._name), self._interfaces)
+        forwards = {held.id: found for held in holdings if (found := stored_forwards(held))}
+        endpoints = [endpoint for held in holdings for endpoint in held.endpoints if endpoint.bridge]
         try:
-            self._firewall.open(forwards)
+            self._firewall.open(forwards, {endpoint.endpoint_id: sender_of(endpoint) for endpoint in endpoints})
         except EnisleError as error:
             self._fail(error)
         if not self._failure:
@@ -87,19 +96,24 @@ class BridgeNetworks:
         self._firewall.close(keep=keep)
         if not keep:
             with Route() as route:
-                for network in self._bridges():
-                    devices.remove(route, network.bridge)
+                for network in self._networks.values():
+                    if network.bridge:
+                        devices.remove(route, network.bridge)
+                    elif network.driver == "macvlan":
+                        parents.remove(route, network)
 
     def _fail(self, error: EnisleError | OSError) -> None:
         self._failure = error if isinstance(error, EnisleError) else Internal(f"networks cannot be set up: {error}")
         _log.error("%s", self._failure)
 
     def _bridges(self) -> list[Network]:
-        return [network for network in self._networks.values() if network.driver == "bridge"]
+        return [network for network in self._networks.values() if network.bridge]
 
     def _settle(self, route: Route, network: Network, in_use: set[str]) -> Network:
         """The network with its bridge up; the default one gets a subnet if it has none, or lost it to somebody."""
-        if network.driver != "bridge":
+        if network.driver == "macvlan" and not network.config_only:
+            parents.make(route, network)
+        if network.driver != "bridge" or network.config_only:
             return network
         used = host.used_subnets(route, besides=network.bridge)
         used += [subnet.network for held in self._subnets.values() for subnet in held]
@@ -108,7 +122,9 @@ class BridgeNetworks:
             if network.builtin and network.id not in in_use:
                 network = replace(network, pools=())
         if not network.pools:
-            network = definitions.complete(network, used, wanted=self._default_subnet, mtu=host.uplink_mtu(route))
+            network = definitions.complete(
+                network, used, choice=self._choice, wanted=self._default_subnet, mtu=host.uplink_mtu(route)
+            )
         if not host.allow_forwarding(ipv6=network.ipv6):
             _log.warning("the host does not forward packets and /proc/sys cannot be written: instances reach it only")
         devices.make(route, network)
@@ -116,7 +132,7 @@ class BridgeNetworks:
 
     def _admit(self, network: Network) -> None:
         self._networks[network.id] = network
-        self._subnets[network.id] = [Subnet(pool) for pool in network.pools]
+        self._subnets[network.id] = [] if network.config_only else [Subnet(pool) for pool in network.pools]
 
     def _restore(self, holdings: Sequence[records.Holding]) -> None:
         for held in holdings:
@@ -141,51 +157,68 @@ class BridgeNetworks:
         return list(self._networks.values())
 
     async def create(self, network: Network) -> Network:
-        """Choose what is open and make it. Conflict: its name, bridge or addresses are taken."""
+        """Choose what is open and make it. Conflict or Denied: its name, bridge or addresses are taken."""
         self._check_working()
+        if network.config_from:
+            config = next((each for each in self._networks.values() if each.name == network.config_from), None)
+            if config is None:
+                raise NotFound(f"network {network.config_from} not found")
+            network = definitions.from_config(network, config)
         definitions.check(network, self._networks.values())
-        network = replace(
-            network,
-            id=network.id or NetworkId(new_id()),
-            mtu=definitions.mtu_option(network) or network.mtu,
-        )
-        network = replace(
-            network, bridge=definitions.bridge_option(network) or devices.bridge_of(self._name, network.id)
-        )
-        own = [subnet.network for held in self._subnets.values() for subnet in held]
-        with host.choosing_alone(), Route() as route:
-            if route.exists(network.bridge):
-                raise Conflict(f"network {network.name}: interface {network.bridge} exists already")
-            if clash := definitions.clash(network, own):
-                raise Conflict(
-                    f"invalid pool request: Pool overlaps with other one on this address space ({clash})",
-                    remedy="Choose another subnet.",
-                )
-            network = definitions.complete(network, [*own, *host.used_subnets(route)])
-            host.allow_forwarding(ipv6=network.ipv6)
-            devices.make(route, network)
+        network = replace(network, id=network.id or NetworkId(new_id()), mtu=mtu_option(network) or network.mtu)
+        if not network.config_only:
+            network = self._make(network)
         try:
             self._admit(network)
-            self._firewall.rebuild()
-            self._names.listen(network)
+            if network.bridge:
+                self._firewall.rebuild()
+                self._names.listen(network)
             await records.save(self._store, network)
         except BaseException:
             self._unmake(network)
             raise
         return network
 
+    def _make(self, network: Network) -> Network:
+        """The network with its addresses chosen, and on the host what carries it."""
+        own = [subnet.network for held in self._subnets.values() for subnet in held]
+        with host.choosing_alone(), Route() as route:
+            if clash := definitions.clash(network, own):
+                raise Denied(
+                    f"invalid pool request: Pool overlaps with other one on this address space ({clash})",
+                    remedy="Choose another subnet.",
+                )
+            network = definitions.complete(network, [*own, *host.used_subnets(route)], choice=self._choice)
+            if network.driver == "macvlan":
+                return replace(network, parent_made=parents.make(route, network))
+            network = replace(
+                network, bridge=bridge_options(network).bridge or devices.bridge_of(self._name, network.id)
+            )
+            if route.exists(network.bridge):
+                raise Conflict(f"network {network.name}: interface {network.bridge} exists already")
+            host.allow_forwarding(ipv6=network.ipv6)
+            devices.make(route, network)
+        return network
+
     def _unmake(self, network: Network) -> None:
         self._networks.pop(network.id, None)
         self._subnets.pop(network.id, None)
-        self._names.drop(network)
         with Route() as route:
-            devices.remove(route, network.bridge)
-        self._firewall.rebuild()
+            if network.driver == "macvlan":
+                parents.remove(route, network)
+            if network.bridge:
+                self._names.drop(network)
+                devices.remove(route, network.bridge)
+        if network.bridge:
+            self._firewall.rebuild()
 
     async def remove(self, network: Network) -> None:
         """Remove a network nobody is on. Denied for a builtin one and for one in use."""
         if network.builtin:
             raise Denied(f"{network.name} is a pre-defined network and cannot be removed")
+        users = [each.name for each in self._networks.values() if each.config_from == network.name]
+        if network.config_only and users:
+            raise Denied(f"configuration network {network.name} is in use by {', '.join(users)}")
         if any(subnet.in_use() for subnet in self._subnets.get(network.id, ())):
             raise Denied(f"error while removing network: network {network.name} id {network.id} has active endpoints")
         await records.forget(self._store, network)
@@ -194,59 +227,46 @@ class BridgeNetworks:
     # endpoints
 
     async def attach(
-        self, network: Network, instance_id: str, names: Sequence[str], request: EndpointRequest, index: int
+        self,
+        network: Network,
+        instance_id: str,
+        names: Sequence[str],
+        request: EndpointRequest,
+        index: int,
+        *,
+        dns: Sequence[str] = (),
     ) -> Endpoint:
-        """See contracts. Without any kernel call: what it gives out is in memory until the record is stored."""
+        """See contracts. No link is made: what it gives out is in memory until the record is stored."""
         endpoint_id = new_id()
-        if network.driver != "bridge":
+        if network.driver not in definitions.DRIVERS:
             return Endpoint(network=network.name, network_id=network.id, endpoint_id=endpoint_id, request=request)
         self._check_working()
-        ipv4, ipv6 = self._take(network, endpoint_id, request)
+        if network.config_only:
+            raise Denied(f"configuration-only network {network.name} cannot have instances on it")
+        ipv4, ipv6 = take_addresses(network, self._subnets[network.id], endpoint_id, request)
         known = [*names, *request.aliases]
         if not network.builtin:
             known.append(instance_id[:12])
-        gateways = {pool.subnet: "" if network.internal else pool.gateway for pool in network.pools}
-        endpoint = Endpoint(
-            network=network.name,
-            network_id=network.id,
+        endpoint = put_together(
+            network,
+            request,
             endpoint_id=endpoint_id,
-            name=f"eth{index}",
+            index=index,
             host_ifname=self._interface(),
-            bridge=network.bridge,
-            mac=request.mac_address or (mac_of(ipv4) if ipv4 else _random_mac()),
             ipv4=ipv4,
             ipv6=ipv6,
-            gateway4=next((address for subnet, address in gateways.items() if ":" not in subnet), ""),
-            gateway6=next((address for subnet, address in gateways.items() if ":" in subnet), ""),
-            mtu=network.mtu,
-            isolated=network.options.get(ICC) == "false",
-            aliases=tuple(request.aliases),
-            dns_names=tuple(dict.fromkeys(known)),
-            request=request,
+            names=known,
+            dns=dns,
         )
         self._labels[endpoint_id] = names[0] if names else instance_id[:12]
+        try:
+            if endpoint.bridge:
+                self._firewall.admit(endpoint_id, sender_of(endpoint))
+        except BaseException:
+            await self.detach(network, endpoint)
+            raise
         self._names.tell(network, endpoint_id, known_of(endpoint, instance_id))
         return endpoint
-
-    def _take(self, network: Network, endpoint_id: str, request: EndpointRequest) -> tuple[str, str]:
-        """Addresses of both families, or none of either."""
-        if request.mac_address:
-            _check_mac(request.mac_address)
-        if network.builtin and (request.ipv4_address or request.ipv6_address):
-            raise Invalid("user specified IP address is supported on user defined networks only")
-        taken = {4: "", 6: ""}
-        subnets = self._subnets[network.id]
-        try:
-            for version, wanted in ((4, request.ipv4_address), (6, request.ipv6_address)):
-                taken[version] = _take_one([each for each in subnets if each.version == version], endpoint_id, wanted)
-        except EnisleError as error:
-            for subnet in subnets:
-                if taken[subnet.version]:
-                    subnet.release(endpoint_id, taken[subnet.version])
-            if isinstance(error, Exhausted):
-                raise Exhausted(f"{error.message}: {network.name} ({network.id})") from error
-            raise
-        return taken[4], taken[6]
 
     def _interface(self) -> str:
         while (name := devices.port_prefix(self._name) + secrets.token_hex(3)) in self._interfaces:
@@ -262,6 +282,9 @@ class BridgeNetworks:
                     subnet.release(endpoint.endpoint_id, cidr)
         self._interfaces.discard(endpoint.host_ifname)
         self._labels.pop(endpoint.endpoint_id, None)
+        self._firewall.dismiss(endpoint.endpoint_id)
+        if endpoint.parent:
+            parents.remove_tap(endpoint.host_ifname)
         self._names.forget(network, endpoint.endpoint_id)
 
     # published ports
@@ -271,14 +294,21 @@ class BridgeNetworks:
     ) -> tuple[list[BoundPort], list[int]]:
         """See contracts. Nothing is published on networks without a way out (internal, none) or without NAT (host)."""
         network = self._networks.get(endpoint.network_id)
-        if not ports_wanted or network is None or network.driver != "bridge" or network.internal:
+        if not ports_wanted or network is None or not network.bridge or network.internal:
             return [], []
         self._check_working()
         label = self._labels.get(endpoint.endpoint_id) or next(iter(endpoint.dns_names), instance_id[:12])
-        bound, sockets = ports.reserve(ports_wanted, endpoint, label=label)
+        options = bridge_options(network)
+        place = ports.Place(
+            endpoint=endpoint,
+            label=label,
+            default_ip=options.host_binding,
+            routed=frozenset(version for version in (4, 6) if options.gateway_mode(version) is GatewayMode.ROUTED),
+        )
+        bound, sockets = ports.reserve(ports_wanted, place)
         try:
             held = self._firewall.forwards(instance_id)
-            self._firewall.publish(instance_id, (*held, *_forwards(endpoint, bound)))
+            self._firewall.publish(instance_id, (*held, *forwards_of(endpoint, bound)))
             _forget_flows(bound, ())
         except BaseException:
             for each in sockets:
@@ -287,7 +317,7 @@ class BridgeNetworks:
         return bound, [each.detach() for each in sockets]
 
     async def republish(self, instance_id: str, endpoint: Endpoint, ports_bound: Sequence[BoundPort]) -> None:
-        self._firewall.publish(instance_id, _forwards(endpoint, ports_bound))
+        self._firewall.publish(instance_id, forwards_of(endpoint, ports_bound))
 
     async def unpublish(self, instance_id: str) -> None:
         held = self._firewall.forwards(instance_id)
@@ -303,15 +333,19 @@ class BridgeNetworks:
             text = self._resolv_conf.read_text(errors="replace")
         except OSError:
             text = ""
-        on_bridge = network is not None and network.driver == "bridge"
-        if not on_bridge and not (spec.dns or spec.dns_search or spec.dns_options):
-            return text
+        on_bridge = network is not None and bool(network.bridge)
+        asked = spec.dns or spec.dns_search or spec.dns_options
         known = resolv_conf.parse(text)
+        if not on_bridge and not asked and (network is None or network.driver != "macvlan"):
+            return text
         options = spec.dns_options or known.options
         nameservers: Sequence[str] = spec.dns or known.nameservers
+        if network is not None and network.driver == "macvlan":  # of its own on the segment: no gateway of ours
+            nameservers = spec.dns or resolv_conf.outside(known)
         if network is not None and on_bridge and (not spec.dns or not network.builtin):
+            # The resolver asks those of --dns itself: a C library would ask them only where we do not answer at all.
             served = self._names.serves(network)
-            nameservers = (gateway(network), *spec.dns) if served else spec.dns or resolv_conf.outside(known)
+            nameservers = (gateway(network),) if served else spec.dns or resolv_conf.outside(known)
             if not network.builtin and not any(option.startswith("ndots:") for option in options):
                 options = (*options, "ndots:0")
         return resolv_conf.render(nameservers[: resolv_conf.MAX_NAMESERVERS], spec.dns_search or known.search, options)
@@ -319,42 +353,6 @@ class BridgeNetworks:
     def _check_working(self) -> None:
         if self._failure:
             raise self._failure
-
-
-def _take_one(subnets: Sequence[Subnet], endpoint_id: str, wanted: str) -> str:
-    """An address of the first subnet that has (or holds) one; "" where there is no subnet of that family."""
-    if wanted:
-        subnets = [subnet for subnet in subnets if wanted in subnet]
-        if not subnets:
-            raise Invalid(f"no configured subnet or ip-range contain the IP address {wanted}")
-    for position, subnet in enumerate(subnets):
-        try:
-            return subnet.take(endpoint_id, wanted)
-        except Exhausted:
-            if position == len(subnets) - 1:
-                raise
-    return ""
-
-
-def _forwards(endpoint: Endpoint, bound: Sequence[BoundPort]) -> tuple[Forward, ...]:
-    targets = {":" in address: address for address in addresses_of(endpoint)}
-    return tuple(
-        Forward(
-            protocol=port.protocol,
-            host_ip=port.host_ip,
-            host_port=port.host_port,
-            target_ip=targets[":" in port.host_ip],
-            target_port=port.container_port,
-        )
-        for port in bound
-        if (":" in port.host_ip) in targets
-    )
-
-
-def _stored_forwards(held: records.Holding) -> tuple[Forward, ...]:
-    """What a stored instance has published; republish and unpublish make it right where this guess was wrong."""
-    endpoint = way_out(held.endpoints)
-    return _forwards(endpoint, held.bound_ports) if endpoint else ()
 
 
 def _forget_flows(bound: Sequence[BoundPort], gone: Sequence[Forward]) -> None:
@@ -366,16 +364,3 @@ def _forget_flows(bound: Sequence[BoundPort], gone: Sequence[Forward]) -> None:
             conntrack.forget_udp(lambda port, answerer: port in fresh or answerer in stale)
         except OSError as error:
             _log.warning("tracked UDP flows could not be dropped, old ones may go to the wrong instance: %s", error)
-
-
-def _random_mac() -> str:
-    return "02:42:" + secrets.token_bytes(4).hex(":")
-
-
-def _check_mac(mac: str) -> None:
-    try:
-        valid = not pack_mac(mac)[0] & 1
-    except ValueError:
-        valid = False
-    if not valid:
-        raise Invalid(f"invalid MAC address: {mac}")

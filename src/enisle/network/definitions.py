@@ -9,12 +9,14 @@ from dataclasses import replace
 from enisle.errors import Conflict, Denied, Invalid, NotFound, NotSupported
 from enisle.model.ids import NetworkId, check_network_name, new_id
 from enisle.model.network import AddressPool, Network
-from enisle.network import devices
+from enisle.network import devices, parents
 from enisle.network.addresses import IPNetwork, Subnet, parse_address, parse_subnet
-from enisle.network.subnets import choose_ipv4, choose_ipv6, overlapping
+from enisle.network.options import bridge_options
+from enisle.network.subnets import Candidates, choose_ipv4, choose_ipv6, overlapping
 
-BRIDGE_NAME = "com.docker.network.bridge.name"
-MTU = "com.docker.network.driver.mtu"
+DRIVERS = frozenset({"bridge", "macvlan"})
+"""Those that networks of a user's own can have."""
+
 _BUILTIN_DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
 
 
@@ -39,38 +41,60 @@ def check(network: Network, others: Iterable[Network]) -> None:
     check_network_name(network.name)
     if network.driver in ("host", "null"):
         raise Denied(f'only one instance of "{network.driver}" network is allowed')
-    if network.driver != "bridge":
+    if network.driver == "ipvlan":
+        raise NotSupported("networks of the driver ipvlan are not offered", remedy="Use macvlan.")
+    if network.driver not in DRIVERS:
         raise NotFound(f"could not find plugin {network.driver} in v1 plugin registry: plugin not found")
     if network.ipam_driver not in ("", "default"):
         raise NotFound(f"could not find plugin {network.ipam_driver} in v1 plugin registry: plugin not found")
     if network.ingress:
         raise NotSupported(f"network {network.name}: the ingress network is Swarm's, which Enisle does not have")
-    bridge = bridge_option(network)
-    for other in others:
-        if other.name == network.name:
-            raise Conflict(f"network with name {network.name} already exists")
-        if bridge and other.bridge == bridge:
-            raise Conflict(f"network {network.name}: bridge {bridge} is that of network {other.name}")
+    others = list(others)
+    if any(other.name == network.name for other in others):
+        raise Conflict(f"network with name {network.name} already exists")
+    if not network.config_only:
+        _check_place(network, others)
     for pool in network.pools:
         _complete_pool(pool)
-    if any(":" in pool.subnet for pool in network.pools) and not network.ipv6:
-        raise Invalid(f"network {network.name}: an IPv6 subnet needs IPv6 enabled", remedy="Add --ipv6.")
 
 
-def bridge_option(network: Network) -> str:
-    """The bridge name the user chose, or ""."""
-    name = network.options.get(BRIDGE_NAME, "")
-    return devices.check_name(name) if name else ""
+def _check_place(network: Network, others: Sequence[Network]) -> None:
+    """Whether what it would be on the host is nobody's yet."""
+    if network.driver == "macvlan":
+        parents.check(network, others)
+        return
+    bridge = bridge_options(network).bridge
+    for other in others:
+        if bridge and other.bridge == bridge:
+            raise Conflict(f"network {network.name}: bridge {bridge} is that of network {other.name}")
 
 
-def mtu_option(network: Network) -> int:
-    """The MTU the user chose, bytes, or 0."""
-    text = network.options.get(MTU, "")
-    if not text:
-        return 0
-    if not text.isdecimal() or not 68 <= int(text) <= 65535:
-        raise Invalid(f"network {network.name}: invalid MTU {text!r}: 68 to 65535 bytes")
-    return int(text)
+def from_config(network: Network, config: Network) -> Network:
+    """A network with what a configuration-only one says. Denied for one that says the same things itself."""
+    if not config.config_only:
+        raise Denied(f"{config.name} is not a configuration only network")
+    for what, given in (
+        ("ipam", bool(network.pools) or bool(network.ipam_options)),
+        ("driver options", bool(network.options)),
+        ("labels", bool(network.labels)),
+        ("internal", network.internal and not config.internal),
+    ):
+        if given:
+            raise Invalid(
+                f"user-specified configurations ({what}) are not supported if the network depends on a configuration "
+                "network"
+            )
+    return replace(
+        network,
+        config_from=config.name,
+        pools=config.pools,
+        ipam_driver=config.ipam_driver,
+        ipam_options=config.ipam_options,
+        options=config.options,
+        labels=config.labels,
+        ipv6=config.ipv6,
+        internal=config.internal,
+    )
 
 
 def clash(network: Network, used: Sequence[IPNetwork]) -> IPNetwork | None:
@@ -78,16 +102,20 @@ def clash(network: Network, used: Sequence[IPNetwork]) -> IPNetwork | None:
     return next((found for pool in network.pools if (found := overlapping(parse_subnet(pool.subnet), used))), None)
 
 
-def complete(network: Network, used: Sequence[IPNetwork], *, wanted: str = "", mtu: int = 0) -> Network:
+def complete(
+    network: Network, used: Sequence[IPNetwork], *, choice: Candidates | None = None, wanted: str = "", mtu: int = 0
+) -> Network:
     """The network with a subnet of each family it has, and a gateway in each.
 
-    ``wanted``: the IPv4 subnet to take if none was named, whoever uses it. ``mtu``: where it is not the default.
+    ``wanted``: the IPv4 subnet to take if none was named, whoever uses it. ``choice``: those to choose from else.
+    ``mtu``: where it is not the default.
     """
+    choice = choice or Candidates()
     pools = list(network.pools)
     if not any(":" not in pool.subnet for pool in pools):
-        pools.insert(0, AddressPool(subnet=wanted or choose_ipv4(used)))
+        pools.insert(0, AddressPool(subnet=wanted or choose_ipv4(used, choice)))
     if network.ipv6 and not any(":" in pool.subnet for pool in pools):
-        pools.append(AddressPool(subnet=choose_ipv6(network.id, used)))
+        pools.append(AddressPool(subnet=choose_ipv6(network.id, used, choice)))
     return replace(network, pools=tuple(_complete_pool(pool) for pool in pools), mtu=mtu or network.mtu)
 
 

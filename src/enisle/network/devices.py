@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import re
 
-from enisle.errors import Conflict, Internal, Invalid
+from enisle.errors import Conflict, Internal
 from enisle.linux.netlink import NetlinkError
 from enisle.linux.route import Route
 from enisle.model.network import Network
 from enisle.network import host
+from enisle.network.options import GatewayMode, bridge_options
+from enisle.network.senders import bridge_mac
 
 IFNAMSIZ = 15  # without the terminating NUL
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,14}")
-
-
-def check_name(name: str) -> str:
-    """The name of an interface, if it is one that may also stand in a rule."""
-    if not _NAME.fullmatch(name):
-        raise Invalid(f"invalid bridge name {name!r}: up to {IFNAMSIZ} of [a-zA-Z0-9_.-]")
-    return name
 
 
 def default_bridge(engine: str) -> str:
@@ -42,7 +35,14 @@ def bridge_of(engine: str, network_id: str) -> str:
 
 def gateway_cidrs(network: Network) -> list[str]:
     """The addresses its bridge has."""
-    return [f"{pool.gateway}/{pool.subnet.rpartition('/')[2]}" for pool in network.pools if pool.gateway]
+    options = bridge_options(network)
+    found = []
+    for pool in network.pools:
+        version = 6 if ":" in pool.subnet else 4
+        inhibited = options.gateway_mode(version) is GatewayMode.ISOLATED or (version == 4 and options.inhibit_ipv4)
+        if pool.gateway and not inhibited:
+            found.append(f"{pool.gateway}/{pool.subnet.rpartition('/')[2]}")
+    return found
 
 
 def make(route: Route, network: Network) -> None:
@@ -53,9 +53,7 @@ def make(route: Route, network: Network) -> None:
     name = network.bridge
     try:
         if not route.exists(name):
-            route.create_bridge(
-                name, mac=f"02:42:{network.id[:2]}:{network.id[2:4]}:{network.id[4:6]}:{network.id[6:8]}"
-            )
+            route.create_bridge(name, mac=bridge_mac(network.id))
         elif (kind := route.link(name).kind) != "bridge":
             raise Conflict(f"network {network.name}: interface {name} exists and is no bridge but {kind or 'hardware'}")
         host.set_up_bridge(name, ipv6=any(":" in pool.subnet for pool in network.pools))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from enisle.errors import Internal, Unavailable
 from enisle.linux.netlink import NetlinkSocket, attributes
 from enisle.linux.nftables import Nftables, NftablesError
 from enisle.model.network import Network
-from enisle.network import ruleset
+from enisle.network import ruleset, senders
 from enisle.network.ruleset import Forward
+from enisle.network.senders import Element, Sender
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +27,7 @@ _SETTLE_S = 0.2  # between somebody's flush and our repair, so that two repairer
 
 
 class Firewall:
-    """The tables named ``table``, holding what ``networks()`` and the forwards say."""
+    """The tables named ``table``, holding what ``networks()``, the forwards and the senders say."""
 
     def __init__(self, table: str, port_prefix: str, networks: Callable[[], Sequence[Network]]) -> None:
         self._table = table
@@ -33,13 +35,17 @@ class Firewall:
         self._networks = networks
         self._forwards: dict[str, tuple[Forward, ...]] = {}
         self._holders: dict[tuple[str, str], str] = {}  # key of a forward -> instance
+        self._senders: dict[str, Sender] = {}  # endpoint id -> what it may send as
+        self._elements: Counter[Element] = Counter()
         self._nft: Nftables | None = None
         self._monitor: NetlinkSocket | None = None
         self._repair: asyncio.TimerHandle | None = None
 
-    def open(self, forwards: dict[str, tuple[Forward, ...]]) -> None:
+    def open(self, forwards: dict[str, tuple[Forward, ...]], known: dict[str, Sender]) -> None:
         """Make the tables and watch over them. Unavailable when the library or the kernel's part is missing."""
         self._forwards, self._holders = {}, {}
+        self._senders = dict(known)
+        self._elements = Counter(element for sender in known.values() for element in sender.elements())
         for instance_id, held in forwards.items():
             self._take_over(instance_id, held)
             self._forwards[instance_id] = held
@@ -55,7 +61,7 @@ class Firewall:
     def rebuild(self) -> None:
         """Make the tables anew, in one transaction: connections that are established do not notice."""
         every = [forward for held in self._forwards.values() for forward in held]
-        self._run(ruleset.whole(self._table, self._port_prefix, self._networks(), every))
+        self._run(ruleset.whole(self._table, self._port_prefix, self._networks(), every, self._senders.values()))
         self._drain()  # what our own replacement removed is no removal to repair
 
     def forwards(self, instance_id: str) -> tuple[Forward, ...]:
@@ -78,6 +84,26 @@ class Firewall:
         for forward in new:
             self._holders[forward.key()] = instance_id
         script = "\n".join(part for part in (ruleset.delete(self._table, gone), ruleset.add(self._table, new)) if part)
+        self._change(script)
+
+    def admit(self, endpoint_id: str, sender: Sender) -> None:
+        """Let an endpoint send as what it holds, and nobody else as that."""
+        self._senders[endpoint_id] = sender
+        self._elements.update(sender.elements())
+        self._change(senders.add(self._table, sender.elements()))
+
+    def dismiss(self, endpoint_id: str) -> None:
+        """Forget an endpoint; twice is no error."""
+        sender = self._senders.pop(endpoint_id, None)
+        if sender is None:
+            return
+        self._elements.subtract(sender.elements())
+        gone = [element for element in sender.elements() if not self._elements[element]]
+        for element in gone:
+            del self._elements[element]
+        self._change(senders.delete(self._table, gone))
+
+    def _change(self, script: str) -> None:
         try:
             self._run(script)
         except Internal as error:

@@ -22,7 +22,7 @@ from enisle.wire.frames import Message
 
 _log = logging.getLogger(__name__)
 
-GENERATION = 2  # of what is said on the socket; raised when the resolver of an older enisled would not understand
+GENERATION = 3  # of what is said on the socket; raised when the resolver of an older enisled would not understand
 SOCKET_NAME = "resolver.sock"
 _PORT = 53
 _PATIENCE_S = 1.0  # for the resolver, which never waits itself
@@ -270,6 +270,7 @@ def known_of(endpoint: Endpoint, instance_id: str) -> Message:
         "names": list(endpoint.dns_names),
         "addresses": addresses_of(endpoint),
         "owner": instance_id,
+        "upstreams": list(endpoint.dns),
         "links": {(alias or name).lower(): name for name, _, alias in links},
     }
 

@@ -10,12 +10,14 @@ import contextlib
 import errno
 import socket
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from enisle.errors import Conflict, Denied, Invalid
 from enisle.model.instance import BoundPort, Endpoint, PublishedPort
 from enisle.network.addresses import parse_address
 
-_KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+_KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM, "sctp": socket.SOCK_STREAM}
+_IPPROTO_SCTP = 132
 _RANDOM_ATTEMPTS = 64
 
 
@@ -23,35 +25,55 @@ class PortTaken(Exception):
     """Somebody has that port."""
 
 
-def reserve(
-    ports: Sequence[PublishedPort], endpoint: Endpoint, *, label: str
-) -> tuple[list[BoundPort], list[socket.socket]]:
-    """Bind every port, on every host address it is to have; all of them or none. ``label``: the instance's name.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where an instance's ports are published. ``label``: its name. ``default_ip``: the host's address for ports
+    that name none, "" is every one. ``routed``: families (4, 6) whose addresses are reached themselves.
+    """
+
+    endpoint: Endpoint
+    label: str
+    default_ip: str = ""
+    routed: frozenset[int] = frozenset()
+
+
+def reserve(ports: Sequence[PublishedPort], place: Place) -> tuple[list[BoundPort], list[socket.socket]]:
+    """Bind every port, on every host address it is to have; all of them or none.
 
     Conflict, Denied or Invalid in Docker's wording. The sockets are the caller's to close.
     """
+    endpoint, label = place.endpoint, place.label
     failed = f"driver failed programming external connectivity on endpoint {label} ({endpoint.endpoint_id})"
     bound: list[BoundPort] = []
     with contextlib.ExitStack() as undo:
         sockets: list[socket.socket] = []
         for port in ports:
-            addresses = host_addresses(port, endpoint, failed)
+            addresses = host_addresses(port, place, failed)
+            routed = [address for address in addresses if (6 if ":" in address else 4) in place.routed]
+            bound += [_bound(port, address, 0) for address in routed]
+            addresses = [address for address in addresses if address not in routed]
+            if not addresses:
+                continue
             number, opened = _bind_one_of(port, addresses, failed)
             for opened_socket in opened:
                 undo.callback(opened_socket.close)
             sockets += opened
-            bound += [
-                BoundPort(container_port=port.container_port, protocol=port.protocol, host_ip=address, host_port=number)
-                for address in addresses
-            ]
+            bound += [_bound(port, address, number) for address in addresses]
         undo.pop_all()
         return bound, sockets
 
 
-def host_addresses(port: PublishedPort, endpoint: Endpoint, failed: str) -> list[str]:
+def _bound(port: PublishedPort, address: str, number: int) -> BoundPort:
+    return BoundPort(container_port=port.container_port, protocol=port.protocol, host_ip=address, host_port=number)
+
+
+def host_addresses(port: PublishedPort, place: Place, failed: str) -> list[str]:
     """The host addresses a port is published on; "" means all, of each family that the instance has."""
+    endpoint = place.endpoint
     if port.protocol not in _KINDS:
-        raise Invalid(f"invalid proto: {port.protocol}: ports of tcp and udp can be published")
+        raise Invalid(f"invalid proto: {port.protocol}")
+    if not port.host_ip and place.default_ip not in ("", "0.0.0.0"):
+        return [place.default_ip] if endpoint.ipv4 else []
     if not port.host_ip:
         return [every for every, own in (("0.0.0.0", endpoint.ipv4), ("::", endpoint.ipv6)) if own]
     host_ip = str(parse_address(port.host_ip.strip("[]"), "host IP address"))
@@ -71,6 +93,8 @@ def _bind_one_of(port: PublishedPort, addresses: Sequence[str], failed: str) -> 
             opened = _bind(port.protocol, addresses, number, failed)
         except PortTaken:
             continue
+        if not opened and not number:
+            raise Invalid(f"{failed}: this kernel does not speak {port.protocol}: name the host's port")
         return opened[0].getsockname()[1] if opened else number, opened
     host_ip = addresses[0] if ":" not in addresses[0] else f"[{addresses[0]}]"
     if port.host_port_end > port.host_port or not port.host_port:
@@ -94,7 +118,10 @@ def _bind(protocol: str, addresses: Sequence[str], number: int, failed: str) -> 
         opened: list[socket.socket] = []
         for address in addresses:
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
-            one = undo.enter_context(socket.socket(family, _KINDS[protocol] | socket.SOCK_CLOEXEC))
+            one = _socket(family, protocol)
+            if one is None:
+                continue
+            undo.enter_context(one)
             if family == socket.AF_INET6:
                 one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if protocol == "udp":
@@ -107,6 +134,16 @@ def _bind(protocol: str, addresses: Sequence[str], number: int, failed: str) -> 
             opened.append(one)
         undo.pop_all()
         return opened
+
+
+def _socket(family: int, protocol: str) -> socket.socket | None:
+    """None for SCTP on a kernel that does not speak it itself: the port is sent on all the same, unreserved."""
+    try:
+        return socket.socket(family, _KINDS[protocol] | socket.SOCK_CLOEXEC, _IPPROTO_SCTP if protocol == "sctp" else 0)
+    except OSError as error:
+        if protocol == "sctp" and error.errno == errno.EPROTONOSUPPORT:
+            return None
+        raise
 
 
 def _refuse(error: OSError, protocol: str, address: str, number: int, failed: str) -> None:

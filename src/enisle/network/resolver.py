@@ -134,7 +134,10 @@ class Listener(asyncio.DatagramProtocol):
                 return own
         if all(listener.internal for listener in listeners):
             return zone.failure(*query, RCODE.NXDOMAIN)
-        return await self._resolver.upstreams.ask(data, tcp=tcp) or zone.failure(*query, RCODE.SERVFAIL)
+        own_servers = self.names.upstreams_of(client)
+        return await self._resolver.upstreams.ask(data, tcp=tcp, servers=own_servers) or zone.failure(
+            *query, RCODE.SERVFAIL
+        )
 
 
 class Resolver:

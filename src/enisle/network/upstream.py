@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from enisle.network import resolv_conf
@@ -72,17 +72,21 @@ class Upstreams:
         except OSError:
             self._servers, self._seen = (), None
 
-    async def ask(self, query: bytes, *, tcp: bool) -> bytes | None:
-        """The reply of the first nameserver that gives one, under the query's own id; None when none does."""
+    async def ask(self, query: bytes, *, tcp: bool, servers: Sequence[str] = ()) -> bytes | None:
+        """The reply of the first nameserver that gives one, under the query's own id; None when none does.
+
+        ``servers``: those to ask instead of the host's.
+        """
         number = secrets.token_bytes(2)
         sent = number + query[2:]
         for _ in range(_ROUNDS):
-            for server in self.servers():
+            for server in servers or self.servers():
                 try:
                     reply = await (self._by_tcp(server, sent) if tcp else self._by_udp(server, sent))
                 except (OSError, asyncio.IncompleteReadError):
                     continue  # not there, too slow, or its reply was no reply
-                self._servers = (server, *(other for other in self._servers if other != server))
+                if not servers:
+                    self._servers = (server, *(other for other in self._servers if other != server))
                 return query[:2] + reply[2:]
         return None
 

@@ -35,11 +35,12 @@ def parse(data: bytes) -> Query | None:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Known:
     """What is known of an endpoint. ``owner``: the instance it belongs to. ``links``: names that only its owner may
-    use (lower case) and the names they stand for."""
+    use (lower case) and the names they stand for. ``upstreams``: nameservers to ask for it instead of the host's."""
 
     names: tuple[str, ...]
     addresses: tuple[str, ...]
     owner: str = ""
+    upstreams: tuple[str, ...] = ()
     links: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -92,6 +93,11 @@ class Zone:
         """The instance that has an address, "" for none."""
         endpoint = self._by_address.get(address)
         return self._endpoints[endpoint].owner if endpoint else ""
+
+    def upstreams_of(self, address: str) -> tuple[str, ...]:
+        """The nameservers that whoever has an address has asked for."""
+        endpoint = self._by_address.get(address)
+        return tuple(self._endpoints[endpoint].upstreams) if endpoint else ()
 
     def has(self, owner: str) -> bool:
         """Whether an instance is on this network."""

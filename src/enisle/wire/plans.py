@@ -79,10 +79,11 @@ class DevicePlan:
 
 @dataclass(slots=True, kw_only=True)
 class NicPlan:
-    """One NIC of an instance on a bridge of the host: a veth for a container, a tap for a VM.
+    """One NIC of an instance: on a bridge of the host a veth for a container, a tap for a VM.
 
-    The keeper makes ``host_ifname`` and enslaves it to ``bridge``. Inside it is called ``name`` and has the MAC and
-    the addresses (CIDR strings). ``gateway4``/``gateway6`` are "" where the network has no way out. ``hairpin`` and
+    The keeper makes ``host_ifname`` and enslaves it to ``bridge``; or, where ``parent`` is set, it makes a macvlan (for
+    a VM a macvtap called ``host_ifname``) of ``mode`` on that interface. Inside it is called ``name`` and has the MAC
+    and the addresses (CIDR strings). ``gateway4``/``gateway6`` are "" where the network has no way out. ``hairpin`` and
     ``isolated`` are options of the bridge's port.
     """
 
@@ -97,6 +98,8 @@ class NicPlan:
     routes: list[list[str]] = field(default_factory=list)  # [destination CIDR, via]
     hairpin: bool = False
     isolated: bool = False
+    parent: str = ""
+    mode: str = ""
 
 
 @dataclass(slots=True, kw_only=True)

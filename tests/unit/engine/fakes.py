@@ -152,7 +152,14 @@ class FakeNetworks:
         return list(self.networks.values())
 
     async def attach(
-        self, network: Network, instance_id: str, names: Sequence[str], request: EndpointRequest, index: int
+        self,
+        network: Network,
+        instance_id: str,
+        names: Sequence[str],
+        request: EndpointRequest,
+        index: int,
+        *,
+        dns: Sequence[str] = (),
     ) -> Endpoint:
         address = request.ipv4_address or f"10.0.0.{len(self.attached) + 2}"
         if address in self.attached:
@@ -164,6 +171,7 @@ class FakeNetworks:
             network_id=network.id,
             endpoint_id=f"{instance_id[:8]}{index}",
             name=f"eth{index}",
+            bridge="br0",
             ipv4=f"{address}/24",
             gateway4="10.0.0.1",
             request=request,

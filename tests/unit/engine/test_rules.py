@@ -165,11 +165,12 @@ def test_hosts_file() -> None:
         spec(hostname="web", domainname="example.org", extra_hosts=("db:10.1.1.1", "gw=host-gateway", "six:[fe80::1]")),
         [endpoint],
         [("10.0.0.9", "alias other")],
-        "10.0.0.1",
+        ["10.0.0.1", "fd00::1"],
     )
     assert text.splitlines()[6:] == [
         "10.1.1.1\tdb",
         "10.0.0.1\tgw",
+        "fd00::1\tgw",
         "fe80::1\tsix",
         "10.0.0.9\talias other",
         "10.0.0.2\tweb.example.org web",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from enisle.model.ids import NetworkId
 from enisle.model.network import AddressPool, Network
-from enisle.network import ruleset
+from enisle.network import options, ruleset
 from enisle.network.ruleset import Forward
+from enisle.network.senders import Sender
 
 WEB = Forward(protocol="tcp", host_ip="0.0.0.0", host_port=80, target_ip="10.1.0.2", target_port=8080)
 LOCAL = Forward(protocol="udp", host_ip="127.0.0.1", host_port=53, target_ip="10.1.0.3", target_port=53)
 WEB6 = Forward(protocol="tcp", host_ip="::", host_port=80, target_ip="fd00::2", target_port=8080)
+
+SENDER = Sender(network_id="t0", ifname="t-1", mac="02:42:ac:00:00:02", addresses=("10.1.0.2", "fd00::2"))
 
 
 def network(name: str, subnet: str, **fields: object) -> Network:
@@ -30,6 +35,8 @@ elements = { tcp . 80 : 10.1.0.2 . 8080 }; }
   map published6_at { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }
   map published6 { type inet_proto . inet_service : ipv6_addr . inet_service; \
 elements = { tcp . 80 : fd00::2 . 8080 }; }
+  set open4 { type ipv4_addr . inet_proto . inet_service; }
+  set open6 { type ipv6_addr . inet_proto . inet_service; }
   chain guard {
     type filter hook prerouting priority raw; policy accept;
     iifname { "in0", "t0" } ip daddr 127.0.0.0/8 drop
@@ -44,11 +51,12 @@ elements = { tcp . 80 : fd00::2 . 8080 }; }
   chain prerouting {
     type nat hook prerouting priority dstnat; policy accept;
     ip daddr 127.0.0.0/8 return
-    meta l4proto { tcp, udp } fib daddr type local jump publish
+    meta l4proto { tcp, udp, sctp } fib daddr type local jump publish
   }
   chain output {
     type nat hook output priority -100; policy accept;
-    meta l4proto { tcp, udp } fib daddr type local jump publish
+    ip6 daddr ::1 return
+    meta l4proto { tcp, udp, sctp } fib daddr type local jump publish
   }
   chain postrouting {
     type nat hook postrouting priority srcnat; policy accept;
@@ -75,9 +83,41 @@ elements = { tcp . 80 : fd00::2 . 8080 }; }
   }
 }
 table bridge t {
+  set held_mac { type ether_addr; elements = { 02:42:ac:00:00:02, 02:42:in:0::, 02:42:t0::: }; }
+  set own_mac { type ifname . ether_addr; elements = { "t-1" . 02:42:ac:00:00:02 }; }
+  set own4 { type ifname . ipv4_addr; elements = { "t-1" . 10.1.0.2 }; }
+  set own6 { type ifname . ipv6_addr; elements = { "t-1" . fd00::2 }; }
+  set own_target { typeof iifname . @th,64,128; elements = { "t-1" . 0xfd000000000000000000000000000002 }; }
+  set held4_in0 { type ipv4_addr; }
+  set held6_in0 { type ipv6_addr; }
+  set target_in0 { typeof @th,64,128; }
+  set held4_t0 { type ipv4_addr; elements = { 10.1.0.2 }; }
+  set held6_t0 { type ipv6_addr; elements = { fd00::2 }; }
+  set target_t0 { typeof @th,64,128; elements = { 0xfd000000000000000000000000000002 }; }
+  map ports { type ifname : verdict; elements = { "t-1" : jump net_t0 }; }
+  chain net_in0 {
+    ether saddr @held_mac iifname . ether saddr != @own_mac drop
+    ip saddr @held4_in0 iifname . ip saddr != @own4 drop
+    arp saddr ip @held4_in0 iifname . arp saddr ip != @own4 drop
+    arp saddr ether @held_mac iifname . arp saddr ether != @own_mac drop
+    ip6 saddr @held6_in0 iifname . ip6 saddr != @own6 drop
+    icmpv6 type nd-neighbor-advert @th,64,128 @target_in0 iifname . @th,64,128 != @own_target drop
+  }
+  chain net_t0 {
+    ether saddr @held_mac iifname . ether saddr != @own_mac drop
+    ip saddr @held4_t0 iifname . ip saddr != @own4 drop
+    arp saddr ip @held4_t0 iifname . arp saddr ip != @own4 drop
+    arp saddr ether @held_mac iifname . arp saddr ether != @own_mac drop
+    ip6 saddr @held6_t0 iifname . ip6 saddr != @own6 drop
+    icmpv6 type nd-neighbor-advert @th,64,128 @target_t0 iifname . @th,64,128 != @own_target drop
+  }
+  chain senders {
+    type filter hook prerouting priority -300; policy accept;
+    iifname vmap @ports
+  }
   chain forward {
     type filter hook forward priority filter; policy accept;
-    iifname "t-*" icmpv6 type nd-router-advert drop
+    iifname "t-*" icmpv6 type { nd-router-advert, nd-redirect } drop
     iifname "t-*" udp sport 67 drop
   }
 }
@@ -86,7 +126,7 @@ table bridge t {
 
 def test_the_whole_table() -> None:
     networks = [network("t0", "10.1.0.0/16"), network("in0", "10.2.0.0/16", internal=True)]
-    assert ruleset.whole("t", "t-", networks, [WEB, LOCAL, WEB6]) == GOLDEN
+    assert ruleset.whole("t", "t-", networks, [WEB, LOCAL, WEB6], [SENDER]) == GOLDEN
 
 
 def test_without_networks_there_is_no_empty_set() -> None:
@@ -94,10 +134,20 @@ def test_without_networks_there_is_no_empty_set() -> None:
 
 
 def test_options_of_a_network() -> None:
-    quiet = network("t0", "10.1.0.0/16", options={ruleset.ICC: "false", ruleset.MASQUERADE: "false"})
+    quiet = network("t0", "10.1.0.0/16", options={options.ICC: "false", options.MASQUERADE: "false"})
     text = ruleset.whole("t", "t-", [quiet], [])
     assert 'ct status dnat accept\n    iifname "t0" drop\n    drop' in text
     assert 'oifname != "t0"' not in text
+
+
+def test_gateway_modes() -> None:
+    routed = network("t0", "10.1.0.0/16", options={options.GATEWAY_MODE[4]: "routed"})
+    text = ruleset.whole("t", "t-", [routed], [replace(WEB, host_port=0)])
+    assert "set open4 { type ipv4_addr . inet_proto . inet_service; elements = { 10.1.0.2 . tcp . 8080 }; }" in text
+    assert 'iifname != "t0" ip daddr . meta l4proto . th dport @open4 accept' in text
+    assert 'oifname != "t0" ip saddr' not in text
+    bare = network("t0", "10.1.0.0/16", options={options.GATEWAY_MODE[4]: "nat-unprotected"})
+    assert 'iifname != "t0" ip daddr 10.1.0.0/16 accept' in ruleset.whole("t", "t-", [bare], [])
 
 
 def test_elements() -> None:

@@ -6,11 +6,12 @@ import ipaddress
 
 import pytest
 
-from enisle.errors import Conflict, Denied, Exhausted, Invalid, NotFound
+from enisle.errors import Conflict, Denied, Exhausted, Invalid, NotFound, NotSupported
 from enisle.model.ids import NetworkId
 from enisle.model.network import AddressPool, Network
 from enisle.network import definitions, devices
-from enisle.network.subnets import candidates, choose_ipv4, choose_ipv6, overlapping
+from enisle.network.options import MTU, mtu_option
+from enisle.network.subnets import Candidates, choose_ipv4, choose_ipv6, overlapping
 
 
 def networks(*texts: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
@@ -36,7 +37,7 @@ def test_the_first_that_is_free(used: list[str], chosen: str) -> None:
 
 
 def test_none_is_free() -> None:
-    assert len(list(candidates())) == 31
+    assert len(list(Candidates().subnets4())) == 31
     with pytest.raises(Exhausted, match="all predefined address pools"):
         choose_ipv4(networks("172.16.0.0/12", "192.168.0.0/16"))
 
@@ -74,7 +75,13 @@ def test_complete_chooses_what_is_open_and_keeps_the_rest() -> None:
         ({"name": "a/b"}, Invalid, "invalid network name"),
         ({"options": {"com.docker.network.bridge.name": "t0"}}, Conflict, "bridge t0 is that of network bridge"),
         ({"options": {"com.docker.network.bridge.name": 'x" drop; #'}}, Invalid, "invalid bridge name"),
-        ({"pools": (AddressPool(subnet="fd00::/64"),)}, Invalid, "needs IPv6 enabled"),
+        ({"driver": "ipvlan"}, NotSupported, "ipvlan are not offered"),
+        ({"driver": "macvlan", "options": {"macvlan_mode": "odd"}}, Invalid, "requested macvlan mode 'odd'"),
+        ({"options": {"com.docker.network.bridge.enable_icc": "maybe"}}, Invalid, "failed to parse"),
+        ({"options": {"com.docker.network.bridge.gateway_mode_ipv4": "odd"}}, Invalid, "unknown gateway mode odd"),
+        ({"options": {"com.docker.network.bridge.gateway_mode_ipv6": "isolated"}}, Invalid, "internal network"),
+        ({"options": {"com.docker.network.bridge.host_binding_ipv4": "x"}}, Invalid, "nil ip"),
+        ({"options": {"com.docker.network.container_iface_prefix": "x" * 12}}, Invalid, "container_iface_prefix"),
         ({"pools": (AddressPool(subnet="10.0.0.0/24", gateway="10.1.0.1"),)}, Invalid, "is not in subnet"),
         ({"ingress": True}, Exception, "Swarm"),
     ],
@@ -84,12 +91,24 @@ def test_what_cannot_be_made_is_refused(fields: dict[str, object], kind: type[Ex
         definitions.check(network(**fields), definitions.builtins("t", {}))
 
 
+def test_address_pools_of_ones_own() -> None:
+    choice = Candidates.parse(["10.64.0.0/23 24", "fd12::/63 64"])
+    assert choose_ipv4([], choice) == "10.64.0.0/24"
+    assert choose_ipv4(networks("10.64.0.0/24"), choice) == "10.64.1.0/24"
+    with pytest.raises(Exhausted, match="all predefined address pools have been fully subnetted"):
+        choose_ipv4(networks("10.64.0.0/23"), choice)
+    assert choose_ipv6("seed", networks("fd12::/64"), choice) == "fd12:0:0:1::/64"
+    for text in ("10.64.0.0/12", "10.64.0.1/12 24", "10.64.0.0/12 8", "10.64.0.0/12 31", "x y"):
+        with pytest.raises(Invalid, match="invalid address pool"):
+            Candidates.parse([text])
+
+
 def test_mtu_option() -> None:
-    assert definitions.mtu_option(network()) == 0
-    assert definitions.mtu_option(network(options={definitions.MTU: "1400"})) == 1400
+    assert mtu_option(network()) == 0
+    assert mtu_option(network(options={MTU: "1400"})) == 1400
     for text in ("67", "65536", "-1", "big"):
         with pytest.raises(Invalid):
-            definitions.mtu_option(network(options={definitions.MTU: text}))
+            mtu_option(network(options={MTU: text}))
 
 
 @pytest.mark.parametrize("engine", ["e", "enisle", "fourteen-chars", "fifteen-chars--", "x" * 60])

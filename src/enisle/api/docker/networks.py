@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 from typing import Any
 
@@ -11,21 +10,20 @@ from aiohttp import web
 from enisle.api.call import Call
 from enisle.api.docker.create_body import endpoint_request
 from enisle.api.docker.create_checks import check_endpoint
+from enisle.api.docker.ipam_body import pools as _pools
 from enisle.api.docker.list_filters import until
-from enisle.api.docker.request_types import Ipam, NetworkConnectBody, NetworkCreateBody, NetworkDisconnectBody
+from enisle.api.docker.request_types import NetworkConnectBody, NetworkCreateBody, NetworkDisconnectBody
 from enisle.api.query import Filters, flag_filter, labels_match
 from enisle.api.reply import empty, json_response
 from enisle.api.router import Route
 from enisle.api.times import rfc3339
-from enisle.errors import Invalid
+from enisle.errors import Denied, Invalid, Unavailable
 from enisle.model.ids import NetworkId, check_network_name
 from enisle.model.instance import Endpoint, Instance
 from enisle.model.network import AddressPool, Network
 
 _LIST_FILTERS = frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"})
 _PRUNE_FILTERS = frozenset({"label", "label!", "until"})
-_MTU_OPTION = "com.docker.network.driver.mtu"
-_DEFAULT_MTU = 1500
 
 
 def network_json(network: Network, members: list[tuple[Instance, Endpoint]]) -> dict[str, Any]:
@@ -46,8 +44,8 @@ def network_json(network: Network, members: list[tuple[Instance, Endpoint]]) -> 
         "Internal": network.internal,
         "Attachable": network.attachable,
         "Ingress": network.ingress,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
+        "ConfigFrom": {"Network": network.config_from},
+        "ConfigOnly": network.config_only,
         "Containers": {instance.id: _member_json(instance, endpoint) for instance, endpoint in members},
         "Options": network.options,
         "Labels": network.labels,
@@ -117,17 +115,21 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 async def create(call: Call) -> web.StreamResponse:
     body = await call.body(NetworkCreateBody)
-    network = await call.engine.networks.create(_network(body))
-    return json_response({"Id": network.id, "Warning": ""}, status=201)
+    wanted = _network(body)
+    network = await call.engine.networks.create(wanted)
+    ignored = any(":" in each.subnet for each in body.ipam.config) and not wanted.ipv6
+    warning = f"network {network.name} has no IPv6 (no --ipv6): its IPv6 subnets are left out" if ignored else ""
+    return json_response({"Id": network.id, "Warning": warning}, status=201)
 
 
 def _network(body: NetworkCreateBody) -> Network:
     """The network that is asked for. Raises Invalid."""
     check_network_name(body.name)
-    if body.config_only or body.config_from.get("Network"):
-        raise Invalid("configuration-only networks are not offered")
+    config_from = body.config_from.get("Network", "")
+    if config_from and body.config_only:
+        raise Denied("configuration only network cannot depend on another configuration only network")
     if body.ingress or body.scope not in ("", "local"):
-        raise Invalid(f"cannot create network {body.name}: only networks of scope local are offered")
+        raise Unavailable("This node is not a swarm manager: Enisle has networks of scope local only, and no ingress.")
     if body.enable_ipv4 is False:
         raise Invalid(f"cannot create network {body.name}: networks without IPv4 are not offered")
     if body.ipam.driver not in ("", "default"):
@@ -137,76 +139,16 @@ def _network(body: NetworkCreateBody) -> Network:
         id=NetworkId(""),
         name=body.name,
         driver=body.driver or "bridge",
-        pools=_pools(body.ipam),
+        pools=_pools(body.ipam, ipv6=body.enable_ipv6),
         ipv6=body.enable_ipv6,
         internal=body.internal,
         attachable=body.attachable,
-        mtu=_mtu(options.get(_MTU_OPTION, "")),
         options=options,
         ipam_options={key: value or "" for key, value in body.ipam.options.items()},
         labels={key: value or "" for key, value in body.labels.items()},
+        config_only=body.config_only,
+        config_from=config_from,
     )
-
-
-def _mtu(text: str) -> int:
-    if not text:
-        return _DEFAULT_MTU
-    if not (text.isdecimal() and 68 <= int(text) <= 65535):
-        raise Invalid(f"invalid MTU: {text[:20]}")
-    return int(text)
-
-
-def _pools(ipam: Ipam) -> tuple[AddressPool, ...]:
-    pools = []
-    for wanted in ipam.config:
-        reserved = {**wanted.auxiliary_addresses, **wanted.aux_address}
-        if not wanted.subnet:
-            if wanted.gateway or wanted.ip_range:
-                raise Invalid("invalid IPAM configuration: a gateway or range needs a subnet")
-            continue
-        subnet = _subnet(wanted.subnet, "subnet")
-        if wanted.ip_range and not _within(_subnet(wanted.ip_range, "IP range"), subnet):
-            raise Invalid(f"invalid ip-range {wanted.ip_range}: it is not within the subnet {wanted.subnet}")
-        for address in (wanted.gateway, *reserved.values()):
-            if address and not _holds(subnet, address):
-                raise Invalid(f"invalid address {address[:60]}: it is not within the subnet {wanted.subnet}")
-        pools.append(
-            AddressPool(
-                subnet=str(subnet),
-                gateway=wanted.gateway,
-                ip_range=wanted.ip_range,
-                reserved={name: address or "" for name, address in reserved.items()},
-            )
-        )
-    return tuple(pools)
-
-
-_Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-def _subnet(text: str, what: str) -> _Subnet:
-    try:
-        if "/" not in text:
-            raise ValueError
-        return ipaddress.ip_network(text, strict=what == "subnet")
-    except ValueError as error:
-        reason = f": {error}" if str(error) else ""
-        raise Invalid(f"invalid {what} {text[:60]}: invalid CIDR block notation{reason}") from None
-
-
-def _within(inner: _Subnet, outer: _Subnet) -> bool:
-    if isinstance(inner, ipaddress.IPv4Network) and isinstance(outer, ipaddress.IPv4Network):
-        return inner.subnet_of(outer)
-    if isinstance(inner, ipaddress.IPv6Network) and isinstance(outer, ipaddress.IPv6Network):
-        return inner.subnet_of(outer)
-    return False
-
-
-def _holds(subnet: _Subnet, address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address.partition("/")[0]) in subnet
-    except ValueError:
-        return False
 
 
 async def connect(call: Call) -> web.StreamResponse:

@@ -18,18 +18,21 @@ def make(route: Route, nic: NicPlan, pid: int) -> None:
             nics.make(route, nic, pid)
             return
         except NetlinkError as error:
-            if error.errno != errno.EEXIST or attempt:
+            if error.errno != errno.EEXIST or attempt or nic.parent:
                 raise WallError("internal", f"network interface {nic.name}: {error.strerror}", 128) from error
-            remove(route, nic.host_ifname)
+            remove(route, nic, pid)
 
 
-def remove(route: Route, host_ifname: str) -> None:
-    """Idempotent; the end inside goes with it."""
+def remove(route: Route, nic: NicPlan, pid: int) -> None:
+    """Idempotent; both ends go."""
     try:
-        route.delete_link(host_ifname)
+        if nic.parent:
+            nics.delete_inside(nic.name, pid)
+        else:
+            route.delete_link(nic.host_ifname)
     except NetlinkError as error:
         if error.errno != errno.ENODEV:
-            raise WallError("internal", f"network interface {host_ifname}: {error.strerror}") from error
+            raise WallError("internal", f"network interface {nic.name}: {error.strerror}") from error
 
 
 def counters(pid: int) -> dict[str, dict[str, int]]:

@@ -364,7 +364,7 @@ class ContainerWall(Wall):
     def _drop_nic(self, name: str) -> None:
         nic = self._nics.pop(name)
         with Route() as route:
-            nics.remove(route, nic.host_ifname)
+            nics.remove(route, nic, self._pid())
 
     def _keep(self, task: Task) -> None:
         """For ``close``; those that have ended are forgotten."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import os
@@ -18,7 +19,8 @@ from enisle.launcher.vm.spawn import Program, read_errors, spawn
 from enisle.launcher.wall import WallError
 from enisle.linux.cgroup.choose import group
 from enisle.linux.cgroup.group import Group
-from enisle.linux.route import Route, open_tap
+from enisle.linux.route import Route
+from enisle.linux.taps import open_macvtap, open_tap
 from enisle.wire.plans import LimitsPlan, NicPlan, VmPlan
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Machine:
         self._on_end = on_end
         self._files: list[int] = []
         self._taps: dict[str, int] = {}
+        self._macvtaps: dict[str, str] = {}  # NIC -> link on the host
         self._servers: list[FileServer] = []
         self._group: Group | None = None
         self._program: Program | None = None
@@ -148,6 +151,8 @@ class Machine:
 
     def add_tap(self, nic: NicPlan) -> int:
         """A tap on the NIC's bridge; it goes when we and QEMU have closed it. OSError."""
+        if nic.parent:
+            return self._add_macvtap(nic)
         fd = open_tap(nic.host_ifname)
         self._taps[nic.name] = fd
         with Route() as route:
@@ -159,11 +164,25 @@ class Machine:
             route.link_up(nic.host_ifname)
         return fd
 
+    def _add_macvtap(self, nic: NicPlan) -> int:
+        """A macvtap on the NIC's parent. It does not go by itself: ``drop_tap``, or enisled, deletes it."""
+        with Route() as route:
+            route.create_macvlan(nic.host_ifname, nic.parent, mode=nic.mode, mac=nic.mac, mtu=nic.mtu, tap=True)
+            self._macvtaps[nic.name] = nic.host_ifname
+            fd = open_macvtap(route, nic.host_ifname)
+            self._taps[nic.name] = fd
+            route.link_up(nic.host_ifname)
+        return fd
+
     def drop_tap(self, name: str) -> None:
         """Close our end of a NIC's tap."""
         fd = self._taps.pop(name, None)
         if fd is not None:
             os.close(fd)
+        link = self._macvtaps.pop(name, None)
+        if link is not None:
+            with contextlib.suppress(OSError), Route() as route:
+                route.delete_link(link)
 
     # --- while it runs ---------------------------------------------------------------------------------------------
 
@@ -217,10 +236,11 @@ class Machine:
         servers, self._servers = self._servers, []
         for server in servers:
             server.close()
-        for fd in [*self._files, *self._taps.values()]:
+        for name in list(self._taps):
+            self.drop_tap(name)
+        for fd in self._files:
             os.close(fd)
         self._files.clear()
-        self._taps.clear()
         removed, self._group = self._group, None
         if removed is not None:
             self._oom_kills = self._oom_kills or removed.oom_kills()

@@ -1,0 +1,112 @@
+"""The host's interfaces that macvlan networks are on: given, or made for the network and removed with it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+
+from enisle.errors import Conflict, Denied, Internal, Invalid, NotSupported
+from enisle.linux.netlink import NetlinkError
+from enisle.linux.route import MACVLAN_MODES, Route
+from enisle.model.network import Network
+from enisle.network.options import link_name
+
+PARENT = "parent"
+MODE = "macvlan_mode"
+_VLAN = re.compile(r"(.+)\.([0-9]{1,4})")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MacvlanOptions:
+    """``parent``: the interface. ``mode``: of MACVLAN_MODES."""
+
+    parent: str
+    mode: str
+
+
+def macvlan_options(network: Network) -> MacvlanOptions:
+    """Invalid for what makes no sense."""
+    mode = network.options.get(MODE, "") or "bridge"
+    if mode not in MACVLAN_MODES:
+        raise Invalid(f"requested macvlan mode '{mode[:40]}' is not valid, 'bridge' mode is the macvlan driver default")
+    parent = link_name(network.options.get(PARENT, ""), "parent interface")
+    # Without a parent it is a segment of its own, as Docker makes it.
+    return MacvlanOptions(parent=parent or f"dm-{network.id[:12]}", mode=mode)
+
+
+def check(network: Network, others: Iterable[Network]) -> None:
+    """Denied when another network has the parent for itself (Docker's rule: one network to an interface)."""
+    wanted = macvlan_options(network).parent
+    for other in others:
+        if other.driver == "macvlan" and not other.config_only and macvlan_options(other).parent == wanted:
+            raise Denied(f"network {other.name} is already using parent interface {wanted}")
+
+
+def make(route: Route, network: Network) -> bool:
+    """See to it that the parent is there; whether it was made by this call.
+
+    ``eth0.10`` that is not there becomes VLAN 10 on eth0. Invalid when the interface below is not there either.
+    """
+    parent = macvlan_options(network).parent
+    if route.exists(parent):
+        return False
+    try:
+        if not network.options.get(PARENT):
+            route.create_dummy(parent)
+        else:
+            below, number = _vlan(parent)
+            if not route.exists(below):
+                raise Invalid(f"the requested parent interface {below} was not found on the host")
+            route.create_vlan(parent, below, number)
+        route.link_up(parent)
+    except NetlinkError as error:
+        if error.errno == errno.EEXIST:
+            raise Conflict(f"network {network.name}: interface {parent} exists already") from error
+        if error.errno in (errno.EOPNOTSUPP, errno.ENODEV):
+            kind = "VLANs" if network.options.get(PARENT) else "dummy interfaces"
+            raise NotSupported(
+                f"network {network.name}: this kernel has no {kind}", remedy="Name an interface with -o parent=."
+            ) from error
+        raise Internal(f"network {network.name}: interface {parent} could not be made: {error.strerror}") from error
+    return True
+
+
+def remove(route: Route, network: Network) -> None:
+    """Remove the parent, if it was made for the network; one that is gone is no error."""
+    if not network.parent_made:
+        return
+    parent = macvlan_options(network).parent
+    try:
+        route.delete_link(parent)
+    except NetlinkError as error:
+        if error.errno != errno.ENODEV:
+            raise Internal(f"interface {parent} could not be removed: {error.strerror}") from error
+
+
+def remove_tap(name: str) -> None:
+    """Remove a VM's macvtap, which stays when its keeper was killed; one that is gone, or never was, is no error."""
+    with contextlib.suppress(NetlinkError), Route() as route:
+        route.delete_link(name)
+
+
+def remove_stray_taps(prefix: str, known: Container[str]) -> None:
+    """Remove the macvtaps of VMs that ended while nobody looked."""
+    with Route() as route:
+        strays = [link.name for link in route.links() if link.kind == "macvtap" and link.name.startswith(prefix)]
+    for name in strays:
+        if name not in known:
+            remove_tap(name)
+
+
+def _vlan(name: str) -> tuple[str, int]:
+    """The interface and the number of a VLAN's name. Invalid when it is none."""
+    found = _VLAN.fullmatch(name)
+    if not found:
+        raise Invalid(f"the requested parent interface {name} was not found on the host")
+    number = int(found[2])
+    if not 0 < number < 4095:
+        raise Invalid(f"invalid subinterface vlan name {name}: VLAN IDs are 1 to 4094")
+    return found[1], number
