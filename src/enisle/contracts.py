@@ -189,6 +189,8 @@ class HostMount:
     options: tuple[str, ...] = ()
     copy_up: bool = False
     subpath: str = ""
+    name: str = ""
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ from enisle.engine.announce import announce
 from enisle.engine.completion import complete
 from enisle.engine.core import Core, isolation_of
 from enisle.engine.etc import split_extra_host
-from enisle.engine.launch import base_launch
+from enisle.engine.launch import root_launch
 from enisle.engine.mounts import gather, resolve
 from enisle.engine.removal import delete_directory
 from enisle.engine.signals import signal_number
@@ -37,19 +37,18 @@ async def create(
 
     ``defaults``: what the spec is completed from, in the place of the image's own config.
     """
-    async with AsyncExitStack() as undo:
-        image = await _claim_image(core, spec, undo)
+    async with AsyncExitStack() as claims, AsyncExitStack() as undo:
+        image = await _claim_image(core, spec.image_id or spec.image, _platform(spec.platform), claims)
         image = image if defaults is None else replace(image, config=defaults)
         spec = await _checked(core, spec, image, warnings)
         instance_id = InstanceId(new_id())
         name = core.slots.claim_name(name, instance_id)
         undo.callback(core.slots.release_name, name, instance_id)
-        record = await _with_mounts(core, _record(instance_id, name, spec), undo)
+        record = await _with_mounts(core, _record(instance_id, name, spec), undo, claims)
         await _prepare(core, record, undo)
         await core.slots.add(record)
         core.volumes.hold(record)
         undo.pop_all()
-        core.image_claims[image.id] -= 1
     announce(core, record, "create")
     asyncio.get_running_loop().call_later(COPY_AFTER_S, copy_record, core, record.id)
     return record
@@ -68,12 +67,12 @@ def copy_record(core: Core, instance_id: str) -> None:
         log.warning("container %s: no copy of its record could be written: %s", instance_id[:12], error)
 
 
-async def _claim_image(core: Core, spec: InstanceSpec, undo: AsyncExitStack) -> Image:
+async def _claim_image(core: Core, reference: str, platform: Platform | None, claims: AsyncExitStack) -> Image:
     """Look the image up, and keep it from being removed until the record says that it is used."""
     async with core.image_lock:
-        image = await core.image_store.get(spec.image_id or spec.image, _platform(spec.platform))
+        image = await core.image_store.get(reference, platform)
         core.image_claims[image.id] += 1
-    undo.callback(core.image_claims.subtract, {image.id: 1})
+    claims.callback(core.image_claims.subtract, {image.id: 1})
     return image
 
 
@@ -120,8 +119,11 @@ def _record(instance_id: InstanceId, name: str, spec: InstanceSpec) -> Instance:
     return Instance(id=instance_id, name=name, created_at=time.time_ns(), spec=spec)
 
 
-async def _with_mounts(core: Core, record: Instance, undo: AsyncExitStack) -> Instance:
-    """The record with its mounts looked up and its volumes made; ``undo`` removes the anonymous ones again."""
+async def _with_mounts(core: Core, record: Instance, undo: AsyncExitStack, claims: AsyncExitStack) -> Instance:
+    """The record with its mounts looked up and its volumes made; ``undo`` removes the anonymous ones again.
+
+    ``claims``: until its end the images that are mounted cannot be removed.
+    """
     names: list[str] = []
     own: list[str] = []
 
@@ -132,10 +134,7 @@ async def _with_mounts(core: Core, record: Instance, undo: AsyncExitStack) -> In
             own.append(volume)
 
     async def find_image(reference: str) -> str:
-        layers = await core.image_store.layers((await core.image_store.get(reference)).id)
-        if len(layers) != 1:
-            raise Invalid(f"image mounts are supported for images of one layer; {reference} has {len(layers)}")
-        return str(layers[0])
+        return (await _claim_image(core, reference, None, claims)).id
 
     async def give_back() -> None:
         core.volumes.release(record.id, names)
@@ -156,4 +155,4 @@ async def _prepare(core: Core, record: Instance, undo: AsyncExitStack) -> None:
     undo.callback(delete_directory, directory)
     driver = core.driver(record)
     undo.push_async_callback(driver.destroy, directory)
-    await driver.prepare(await base_launch(core, record))
+    await driver.prepare(await root_launch(core, record))

@@ -19,7 +19,8 @@ from enisle.engine.links import links_of, with_variables
 from enisle.engine.mounts import host_mounts
 from enisle.engine.slots import Slot
 from enisle.errors import Conflict, EnisleError, Internal, NotModified, StartFailed
-from enisle.model.instance import Instance, InstanceState, Isolation, Status
+from enisle.model.ids import ImageId
+from enisle.model.instance import Instance, InstanceState, Isolation, MountKind, Status
 
 log = logging.getLogger("enisle.engine")
 
@@ -130,16 +131,26 @@ async def _record_failure(core: Core, slot: Slot, error: EnisleError) -> None:
 
 async def base_launch(core: Core, record: Instance) -> Launch:
     """All of a launch that does not depend on the start: root, directory, mounts, log."""
-    image_id = record.spec.image_id
+    layers = {
+        mount.source: await _layers(core, mount.source) for mount in record.mounts if mount.kind is MountKind.IMAGE
+    }
+    return replace(await root_launch(core, record), mounts=host_mounts(record, layers))
+
+
+async def root_launch(core: Core, record: Instance) -> Launch:
+    """As ``base_launch``, without mounts."""
     is_vm = record.spec.isolation is Isolation.VM
     return Launch(
         instance=record,
-        layers=() if is_vm else tuple(await core.image_store.layers(image_id)),
-        disk=await core.image_store.disk(image_id) if is_vm else None,
+        layers=() if is_vm else tuple(await core.image_store.layers(record.spec.image_id)),
+        disk=await core.image_store.disk(record.spec.image_id) if is_vm else None,
         directory=core.directory(record.id),
-        mounts=host_mounts(record),
         log_path=log_path(core, record),
     )
+
+
+async def _layers(core: Core, image_id: str) -> tuple[str, ...]:
+    return tuple(str(path) for path in await core.image_store.layers(ImageId(image_id)))
 
 
 def log_path(core: Core, record: Instance) -> Path | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from enisle.contracts import HostMount
+from enisle.engine import propagation
 from enisle.engine.slots import Slots
 from enisle.engine.volumes import Volumes
 from enisle.errors import Invalid
@@ -153,32 +154,48 @@ def check_bind(mount: Mount, *, create: bool) -> None:
         raise Invalid(f"error while creating mount source path '{mount.source}': {error.strerror}") from error
 
 
-def host_mounts(instance: Instance) -> tuple[HostMount, ...]:
-    """The mounts of one launch, parents before children. Checks again what may have gone since create."""
+def host_mounts(instance: Instance, layers: Mapping[str, tuple[str, ...]]) -> tuple[HostMount, ...]:
+    """The mounts of one launch, parents before children. Checks again what may have gone since create.
+
+    ``layers``: those of each image that is mounted, by its id.
+    """
     asked = {mount.target: mount for mount in instance.spec.mounts}
     ordered = sorted(instance.mounts, key=lambda mount: mount.target.count("/"))
-    return tuple(_host_mount(mount, asked[mount.target]) for mount in ordered)
+    return tuple(_host_mount(mount, asked[mount.target], layers) for mount in ordered)
 
 
-def _host_mount(mount: ResolvedMount, asked: Mount) -> HostMount:
+def _host_mount(mount: ResolvedMount, asked: Mount, layers: Mapping[str, tuple[str, ...]]) -> HostMount:
     if mount.kind is MountKind.TMPFS:
         return HostMount(kind="tmpfs", target=mount.target, options=tmpfs_options(asked))
-    options = ["ro"] if mount.read_only else []
     if mount.kind is MountKind.VOLUME:
-        Path(mount.source).mkdir(parents=True, exist_ok=True)
-        return HostMount(
-            kind="volume",
-            target=mount.target,
-            source=mount.source,
-            options=tuple(options),
-            copy_up=not asked.no_copy and not asked.subpath and _is_empty(mount.source),
-            subpath=asked.subpath,
-        )
+        return _volume_mount(mount, asked)
     if mount.kind is MountKind.IMAGE:
-        return HostMount(kind="image", target=mount.target, source=mount.source, options=("ro",), subpath=asked.subpath)
+        return HostMount(
+            kind="image",
+            target=mount.target,
+            name=asked.source,
+            options=("ro",),
+            subpath=asked.subpath,
+            layers=layers[mount.source],
+        )
     check_bind(asked, create=asked.create_source)
-    options = ["rbind" if asked.recursive else "bind", mount.propagation or "rprivate", *options]
+    propagation.check(mount.source, mount.propagation)
+    options = ["rbind" if asked.recursive else "bind", mount.propagation or "rprivate"]
+    if mount.read_only:
+        options.append("ro=top" if asked.read_only_top else "ro")
     return HostMount(kind="bind", target=mount.target, source=mount.source, options=tuple(options))
+
+
+def _volume_mount(mount: ResolvedMount, asked: Mount) -> HostMount:
+    Path(mount.source).mkdir(parents=True, exist_ok=True)
+    return HostMount(
+        kind="volume",
+        target=mount.target,
+        source=mount.source,
+        options=("ro",) if mount.read_only else (),
+        copy_up=not asked.no_copy and not asked.subpath and _is_empty(mount.source),
+        subpath=asked.subpath,
+    )
 
 
 def tmpfs_options(mount: Mount) -> tuple[str, ...]:

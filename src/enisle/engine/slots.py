@@ -14,7 +14,7 @@ from enisle.engine.journal import Journal
 from enisle.errors import Conflict, EnisleError, Invalid, NotFound
 from enisle.formats.records import encode
 from enisle.model.ids import check_name, is_id_prefix, new_name
-from enisle.model.instance import ALIVE, Instance, InstanceState, Status
+from enisle.model.instance import ALIVE, Instance, InstanceState, MountKind, Status
 from enisle.model.process import Exec
 
 PREFIX = "instances/"
@@ -165,7 +165,8 @@ class Slots:
         self._by_id[record.id] = slot
         self._by_name[record.name] = record.id
         insort(self._ids, record.id)
-        self._by_image.setdefault(record.spec.image_id, set()).add(record.id)
+        for image_id in _images_of(record):
+            self._by_image.setdefault(image_id, set()).add(record.id)
         return slot
 
     async def add(self, record: Instance) -> Slot:
@@ -204,8 +205,14 @@ class Slots:
         at = bisect_left(self._ids, slot.id)
         if at < len(self._ids) and self._ids[at] == slot.id:
             del self._ids[at]
-        users = self._by_image.get(slot.record.spec.image_id)
-        if users is not None:
-            users.discard(slot.id)
-            if not users:
-                del self._by_image[slot.record.spec.image_id]
+        for image_id in _images_of(slot.record):
+            users = self._by_image.get(image_id)
+            if users is not None:
+                users.discard(slot.id)
+                if not users:
+                    del self._by_image[image_id]
+
+
+def _images_of(record: Instance) -> set[str]:
+    """The image it was made from, and those it mounts."""
+    return {record.spec.image_id, *(mount.source for mount in record.mounts if mount.kind is MountKind.IMAGE)}

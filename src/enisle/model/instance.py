@@ -57,6 +57,8 @@ class Mount:
     no_copy: bool = False
     create_source: bool = False
     recursive: bool = True
+    read_only_top: bool = False  # read-only, but what is mounted below the source stays writable
+    read_only_forced: bool = False
     subpath: str = ""
     tmpfs_size_bytes: int = 0
     tmpfs_mode: int | None = None
@@ -263,7 +265,7 @@ class BoundPort:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResolvedMount:
-    """A mount as the running (or created) instance has it. ``source`` is the host path."""
+    """A mount as the running (or created) instance has it. ``source`` is the host path, or the image's id."""
 
     kind: MountKind
     target: str

@@ -11,7 +11,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-GENERATION = 1
+GENERATION = 2
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,8 +49,11 @@ class ProcessPlan:
 class MountPlan:
     """One mount, in order. ``kind``: bind, volume, tmpfs, proc, sysfs, devpts, mqueue, cgroup, image.
 
-    ``source`` is a host path for bind and volume. ``target`` is absolute in the instance and resolved inside its root.
-    ``options`` are mount(8) words (ro, nosuid, size=64m, mode=1777, rprivate, rshared, rbind...).
+    ``source`` is a host path for bind and volume (``/proc/PID/root/…`` for what another process has mounted);
+    ``name`` is the volume's or image's, for messages; ``layers`` are an image's, topmost first. ``target`` is absolute
+    in the instance and resolved inside its root.
+    ``options`` are mount(8) words (ro, nosuid, size=64m, mode=1777, rprivate, rshared, rbind...); ``ro=top`` leaves
+    what is mounted below it writable.
     ``copy_up``: fill the (empty) volume from what the image has at target before mounting it.
     """
 
@@ -60,6 +63,8 @@ class MountPlan:
     options: list[str] = field(default_factory=list)
     copy_up: bool = False
     subpath: str = ""
+    name: str = ""
+    layers: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True, kw_only=True)

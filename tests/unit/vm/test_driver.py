@@ -59,7 +59,6 @@ def test_what_is_usual_is_accepted_without_a_word() -> None:
         ({"devices": Devices(cgroup_rules=("c 1:1 rwm",))}, "--device-cgroup-rule"),
         ({"resources": Resources(memory_bytes=64 << 20)}, "128MB"),
         ({"resources": Resources(memory_bytes=256 << 20, oom_kill_disable=True)}, "--oom-kill-disable"),
-        ({"mounts": (Mount(kind=MountKind.IMAGE, target="/x", source="y"),)}, "image mount"),
         ({"storage_options": {"size": "lots"}}, "size=lots"),
         ({"storage_options": {"dm.basesize": "1"}}, "dm.basesize"),
         ({"cap_add": ("NONSENSE",)}, "invalid capability"),

@@ -207,16 +207,8 @@ def _mount_json(mount: Mount) -> dict[str, Any]:
         result["Source"] = mount.source
     if mount.read_only:
         result["ReadOnly"] = True
-    if mount.kind is MountKind.BIND and (mount.propagation or not mount.recursive or mount.create_source):
-        result["BindOptions"] = {
-            name: value
-            for name, value in (
-                ("Propagation", mount.propagation),
-                ("NonRecursive", not mount.recursive),
-                ("CreateMountpoint", mount.create_source),
-            )
-            if value
-        }
+    if mount.kind is MountKind.BIND and (options := _bind_options(mount)):
+        result["BindOptions"] = options
     if mount.kind is MountKind.VOLUME and (
         mount.no_copy or mount.volume_labels or mount.volume_driver or mount.subpath
     ):
@@ -226,9 +218,22 @@ def _mount_json(mount: Mount) -> dict[str, Any]:
             "Subpath": mount.subpath,
             "DriverConfig": {"Name": mount.volume_driver, "Options": mount.volume_options},
         }
+    if mount.kind is MountKind.IMAGE and mount.subpath:
+        result["ImageOptions"] = {"Subpath": mount.subpath}
     if mount.kind is MountKind.TMPFS and (mount.tmpfs_size_bytes or mount.tmpfs_mode):
         result["TmpfsOptions"] = {"SizeBytes": mount.tmpfs_size_bytes, "Mode": mount.tmpfs_mode or 0}
     return result
+
+
+def _bind_options(mount: Mount) -> dict[str, Any]:
+    options = {
+        "Propagation": mount.propagation,
+        "NonRecursive": not mount.recursive,
+        "CreateMountpoint": mount.create_source,
+        "ReadOnlyNonRecursive": mount.read_only_top,
+        "ReadOnlyForceRecursive": mount.read_only_forced,
+    }
+    return {name: value for name, value in options.items() if value}
 
 
 def _list(words: Sequence[str] | None) -> list[str] | None:

@@ -122,11 +122,18 @@ def mount(wanted: body.Mount) -> Mount:
         return _bind_mount(wanted, problem)
     if wanted.type == "tmpfs":
         return _tmpfs_mount(wanted, problem)
+    if wanted.type == "image":
+        return _image_mount(wanted, problem)
     return _volume_mount(wanted, problem)
 
 
 def _check_options(wanted: body.Mount, problem: str) -> None:
-    given = {"bind": wanted.bind_options, "volume": wanted.volume_options, "tmpfs": wanted.tmpfs_options}
+    given = {
+        "bind": wanted.bind_options,
+        "volume": wanted.volume_options,
+        "tmpfs": wanted.tmpfs_options,
+        "image": wanted.image_options,
+    }
     for kind, options in given.items():
         if options is not None and kind != wanted.type:
             raise Invalid(f"{problem}: field {kind.capitalize()}Options must not be specified")
@@ -140,6 +147,7 @@ def _bind_mount(wanted: body.Mount, problem: str) -> Mount:
     options = wanted.bind_options or body.BindOptions()
     if options.propagation and options.propagation not in _PROPAGATIONS:
         raise Invalid(f"{problem}: invalid propagation mode: {options.propagation}")
+    _check_read_only(wanted, options, problem)
     return Mount(
         kind=MountKind.BIND,
         target=_clean(wanted.target),
@@ -148,8 +156,24 @@ def _bind_mount(wanted: body.Mount, problem: str) -> Mount:
         propagation=options.propagation,
         create_source=options.create_mountpoint,
         recursive=not options.non_recursive,
+        read_only_top=options.read_only_non_recursive,
+        read_only_forced=options.read_only_force_recursive,
         origin="mount",
     )
+
+
+def _check_read_only(wanted: body.Mount, options: body.BindOptions, problem: str) -> None:
+    """dockerd's rules for what is mounted below a read-only bind."""
+    if options.read_only_non_recursive and not wanted.read_only:
+        raise Invalid(f"{problem}: mount is set with ReadOnlyNonRecursive but ReadOnly is not set")
+    if not options.read_only_force_recursive:
+        return
+    if not wanted.read_only:
+        raise Invalid(f"{problem}: mount is set with ReadOnlyForceRecursive but ReadOnly is not set")
+    if options.read_only_non_recursive:
+        raise Invalid(f"{problem}: ReadOnlyForceRecursive conflicts with ReadOnlyNonRecursive")
+    if options.propagation and options.propagation != "rprivate":
+        raise Invalid(f"{problem}: ReadOnlyForceRecursive requires Propagation to be rprivate")
 
 
 def _tmpfs_mount(wanted: body.Mount, problem: str) -> Mount:
@@ -171,18 +195,15 @@ def _tmpfs_mount(wanted: body.Mount, problem: str) -> Mount:
 
 def _volume_mount(wanted: body.Mount, problem: str) -> Mount:
     options = wanted.volume_options or body.VolumeOptions()
-    if wanted.type == "image" and not wanted.source:
-        raise Invalid(f"{problem}: field Source must not be empty")
-    if wanted.type == "volume" and wanted.source:
+    if wanted.source:
         _check_volume_name(wanted.source)
     if options.subpath:
         if not wanted.source:
             raise Invalid(f"{problem}: must not set Subpath when using anonymous volumes")
-        if options.subpath.startswith("/") or ".." in options.subpath.split("/"):
-            raise Invalid(f"{problem}: subpath must be a relative path within the volume")
+        _check_subpath(options.subpath, problem)
     driver = options.driver_config or body.DriverConfig()
     return Mount(
-        kind=MountKind(wanted.type),
+        kind=MountKind.VOLUME,
         target=_clean(wanted.target),
         source=wanted.source,
         read_only=wanted.read_only,
@@ -191,9 +212,31 @@ def _volume_mount(wanted: body.Mount, problem: str) -> Mount:
         volume_driver=driver.name,
         volume_options={key: value or "" for key, value in driver.options.items()},
         volume_labels={key: value or "" for key, value in options.labels.items()},
-        anonymous=wanted.type == "volume" and not wanted.source,
+        anonymous=not wanted.source,
         origin="mount",
     )
+
+
+def _image_mount(wanted: body.Mount, problem: str) -> Mount:
+    if not wanted.source:
+        raise Invalid(f"{problem}: field Source must not be empty")
+    subpath = wanted.image_options.subpath if wanted.image_options else ""
+    if subpath:
+        _check_subpath(subpath, problem)
+    return Mount(
+        kind=MountKind.IMAGE,
+        target=_clean(wanted.target),
+        source=wanted.source,
+        read_only=True,
+        subpath=subpath,
+        origin="mount",
+    )
+
+
+def _check_subpath(subpath: str, problem: str) -> None:
+    """What a subpath finds is decided when it is mounted, and cannot leave the volume; this says so early."""
+    if subpath.startswith("/") or ".." in subpath.split("/") or "\0" in subpath:
+        raise Invalid(f"{problem}: subpath must be a relative path within the volume")
 
 
 def _check_target(target: str, problem: str) -> None:

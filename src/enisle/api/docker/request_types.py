@@ -91,6 +91,10 @@ class VolumeOptions(DockerStruct):
     subpath: str = ""
 
 
+class ImageOptions(DockerStruct):
+    subpath: str = ""
+
+
 class TmpfsOptions(DockerStruct):
     size_bytes: Int64 = 0
     mode: Int64 = 0
@@ -106,6 +110,7 @@ class Mount(DockerStruct):
     bind_options: BindOptions | None = None
     volume_options: VolumeOptions | None = None
     tmpfs_options: TmpfsOptions | None = None
+    image_options: ImageOptions | None = None
 
 
 class EndpointIpam(DockerStruct):

@@ -13,11 +13,16 @@ from enisle.api.query import flag_filter, labels_match
 from enisle.api.reply import empty, json_response
 from enisle.api.router import Route
 from enisle.api.times import rfc3339
-from enisle.errors import Invalid, Unavailable
+from enisle.errors import Unavailable
 from enisle.model.volume import Volume
 
 _LIST_FILTERS = frozenset({"dangling", "driver", "label", "name"})
 _PRUNE_FILTERS = frozenset({"all", "label", "label!", "until"})
+
+_NO_SWARM = (
+    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm '
+    "and try again."
+)
 
 
 def volume_json(volume: Volume, usage: tuple[int, int] | None = None) -> dict[str, Any]:
@@ -54,7 +59,7 @@ async def list_all(call: Call) -> web.StreamResponse:
 async def create(call: Call) -> web.StreamResponse:
     body = await call.body(VolumeCreateBody)
     if body.cluster_volume_spec is not None:
-        raise Unavailable("This node is not a swarm manager. Cluster volumes are not offered.")
+        raise Unavailable(_NO_SWARM)
     volume = await call.engine.volumes.create(
         body.name,
         driver=body.driver or "local",
@@ -69,8 +74,7 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 
 async def update(call: Call) -> web.StreamResponse:
-    await call.engine.volumes.get(call.name)
-    raise Invalid("only cluster volumes can be updated")
+    raise Unavailable("volume update only valid for cluster volumes, but swarm is unavailable")
 
 
 async def remove(call: Call) -> web.StreamResponse:

@@ -81,6 +81,8 @@ def _user_mount(mount: HostMount) -> MountPlan:
         options=list(mount.options),
         copy_up=mount.copy_up,
         subpath=mount.subpath,
+        name=mount.name,
+        layers=list(mount.layers),
     )
 
 

@@ -92,14 +92,12 @@ def _check_resources(spec: InstanceSpec, facts: HostFacts) -> list[str]:
 def _check_mounts(spec: InstanceSpec, virtiofsd: str) -> list[str]:
     warnings = []
     for mount in spec.mounts:
-        if mount.kind is MountKind.IMAGE:
-            raise Invalid(f"the image mount at {mount.target[:200]} cannot be had in a virtual machine yet.")
         if mount.propagation in _SHARED_PROPAGATION:
             warnings.append(
                 f"Mounts made later do not propagate into a virtual machine: {mount.propagation} at "
                 f"{mount.target[:200]} is without effect."
             )
-    shared = any(mount.kind in (MountKind.BIND, MountKind.VOLUME) for mount in spec.mounts) or spec.volumes
+    shared = any(mount.kind is not MountKind.TMPFS for mount in spec.mounts) or spec.volumes
     if shared and not virtiofsd:
         raise Invalid(
             "Volumes and binds of a virtual machine need virtiofsd.",

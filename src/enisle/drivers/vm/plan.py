@@ -136,6 +136,8 @@ def _mounts(launch: Launch) -> list[MountPlan]:
             options=list(mount.options),
             copy_up=mount.copy_up,
             subpath=mount.subpath,
+            name=mount.name,
+            layers=list(mount.layers),
         )
     return sorted(planned.values(), key=lambda mount: (mount.target.count("/"), mount.target))
 

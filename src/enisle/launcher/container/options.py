@@ -31,16 +31,23 @@ _PROPAGATION = {
 }
 _IGNORED = frozenset({"bind", "defaults", "nocopy", "copy", "z", "Z", "cached", "delegated", "consistent"})
 
+READ_ONLY_TOP = "ro=top"
+"""Read-only, while what is mounted below stays as it is (Docker's ReadOnlyNonRecursive); plain "ro" is for all."""
+
 
 @dataclass(slots=True)
 class Options:
-    """``data``: what is left for the file system itself, in order. ``propagation`` 0: private."""
+    """``data``: what is left for the file system itself, in order. ``propagation`` 0: private.
+
+    ``top_only``: attributes are for the mount itself, not for those below it.
+    """
 
     add: int = 0
     remove: int = 0
     propagation: int = 0
     propagation_recursive: bool = False
     recursive: bool = False
+    top_only: bool = False
     data: dict[str, str | None] = field(default_factory=dict)
 
     @property
@@ -53,7 +60,10 @@ def parse(words: Iterable[str]) -> Options:
     """Later words win over earlier ones."""
     options = Options()
     for word in words:
-        if word in _ADD:
+        if word == READ_ONLY_TOP:
+            options.add |= mounts.ATTR_RDONLY
+            options.top_only = True
+        elif word in _ADD:
             options.add |= _ADD[word]
             options.remove &= ~_ADD[word]
         elif word in _REMOVE:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 from collections.abc import Callable, Iterable
 
@@ -17,16 +16,15 @@ from enisle.launcher.container.copyup import copy_up
 from enisle.launcher.container.failure import ChildFailure, describe
 from enisle.launcher.container.options import Options, parse
 from enisle.launcher.container.root import Root
+from enisle.launcher.sources import take, take_image
 from enisle.linux import mounts
-from enisle.linux.namespaces import CLONE_NEWNS, setns
-from enisle.linux.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2, pivot_root
+from enisle.linux.syscalls import pivot_root
 from enisle.wire.plans import MountPlan
 
 _FILESYSTEMS = {"proc": "proc", "sysfs": "sysfs", "devpts": "devpts", "mqueue": "mqueue", "tmpfs": "tmpfs"}
 _STRICT = frozenset({"proc", "sysfs", "devpts", "mqueue", "cgroup"})
-_BINDS = frozenset({"bind", "volume", "image"})
-
-_OTHER_ROOT = re.compile(r"/proc/(\d{1,10})/root(/dev/shm)", re.ASCII)
+_TAKEN = frozenset({"bind", "volume"})
+_BINDS = _TAKEN | {"image"}
 
 MountCgroup = Callable[[Options, Callable[[int], None]], None]
 
@@ -46,10 +44,20 @@ class Rootfs:
 
     def take_sources(self, planned: Iterable[MountPlan]) -> None:
         """Take a copy of each bind source's mount, with its propagation; then cut this namespace off the host's."""
+        planned = list(planned)
         for mount in planned:
-            if mount.kind in _BINDS:
+            if mount.kind in _TAKEN:
                 self._sources[id(mount)] = _take_source(mount)
         mounts.set_tree_propagation("/", mounts.MS_PRIVATE)
+        for mount in planned:
+            if mount.kind == "image":
+                self._sources[id(mount)] = self._take_image(mount)
+
+    def _take_image(self, plan: MountPlan) -> int:
+        try:
+            return take_image(plan.layers, self._directories[1], subpath=plan.subpath)
+        except OSError as error:
+            raise _source_failure(plan, error) from error
 
     def mount_root(self) -> None:
         """The overlay of image layers and the instance's own directory, mounted over the latter."""
@@ -134,7 +142,8 @@ class Rootfs:
         )
         if options.add or options.remove & mounts.ATTR_ATIME_MASK:
             remove = options.remove & mounts.ATTR_ATIME_MASK
-            mounts.set_attributes(fd, add=options.add, remove=remove, recursive=options.recursive)
+            recursive = options.recursive and not options.top_only
+            mounts.set_attributes(fd, add=options.add, remove=remove, recursive=recursive)
         target = self.root.target(plan.target, directory=is_directory)
         mounts.attach(fd, target)
         os.close(target)
@@ -236,41 +245,17 @@ def _empty_directory() -> int:
     return mounts.new("tmpfs", {"size": "4k", "mode": "0555"}, attributes=mounts.ATTR_RDONLY | mounts.ATTR_NOEXEC)
 
 
-def _take_from(pid: str, path: str) -> int:
-    """A copy of a mount in another container's mount namespace; the kernel clones mounts only from within theirs."""
-    ours = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)  # our own pid means another process out here
-    theirs = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        setns(theirs, CLONE_NEWNS)
-        try:
-            return mounts.clone_tree(mounts.AT_FDCWD, path)
-        finally:
-            setns(ours, CLONE_NEWNS)
-    finally:
-        os.close(theirs)
-        os.close(ours)
-
-
 def _take_source(plan: MountPlan) -> int:
     options = parse(plan.options)
-    recursive = options.recursive or plan.kind == "volume"
     try:
-        if match := _OTHER_ROOT.fullmatch(plan.source):
-            return _take_from(match[1], match[2])
-        if not plan.subpath:
-            return mounts.clone_tree(mounts.AT_FDCWD, plan.source, recursive=recursive)
-        base = os.open(plan.source, os.O_PATH | os.O_CLOEXEC)
-        try:
-            resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
-            inner = openat2(base, plan.subpath, os.O_PATH, resolve=resolve)
-        finally:
-            os.close(base)
-        try:
-            return mounts.clone_tree(inner, recursive=recursive)
-        finally:
-            os.close(inner)
+        return take(plan.source, subpath=plan.subpath, recursive=options.recursive or plan.kind == "volume")
     except OSError as error:
-        raise ChildFailure(f'error mounting "{plan.source}" to rootfs at "{plan.target}": {describe(error)}') from error
+        raise _source_failure(plan, error) from error
+
+
+def _source_failure(plan: MountPlan, error: OSError) -> ChildFailure:
+    source = plan.name or plan.source
+    return ChildFailure(f'error mounting "{source}" to rootfs at "{plan.target}": {describe(error)}')
 
 
 def _new_filesystem(plan: MountPlan, options: Options) -> int:

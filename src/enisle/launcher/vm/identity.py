@@ -44,6 +44,10 @@ class Identity:
             return self._namespace(0)
         return own
 
+    def unmapped_namespace(self) -> int | None:
+        """As ``namespace_for``, for a share whose file system has no idmapped mounts (overlayfs)."""
+        return self._namespace(0) if self._uid else None
+
     def close(self) -> None:
         """Close the descriptors; the namespaces live on in who is in them."""
         for descriptor in self._made.values():

@@ -11,9 +11,11 @@ import os
 import resource
 import signal
 import socket
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from enisle.launcher.sources import take, take_image
 from enisle.launcher.vm.identity import Identity, enter_namespace
 from enisle.launcher.vm.protocol import GuestMount, MountKind
 from enisle.launcher.vm.spawn import Program, spawn
@@ -24,6 +26,7 @@ from enisle.wire.plans import MountPlan
 
 _FLAGS = {
     "ro": mounts.MS_RDONLY,
+    "ro=top": mounts.MS_RDONLY,  # the file server serves all of it through one mount
     "nosuid": mounts.MS_NOSUID,
     "nodev": mounts.MS_NODEV,
     "noexec": mounts.MS_NOEXEC,
@@ -37,11 +40,13 @@ _NO_DATA_TOO = frozenset({"rshared", "nocopy", "volume-nocopy", "unbindable", "r
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One directory or file of the host to serve."""
+    """One directory or file of the host to serve, or the ``layers`` of an image, topmost first."""
 
     source: str
     read_only: bool
     is_file: bool
+    subpath: str = ""
+    layers: tuple[str, ...] = ()
 
 
 def plan_mounts(plans: list[MountPlan]) -> tuple[list[GuestMount], list[Share]]:
@@ -53,15 +58,13 @@ def plan_mounts(plans: list[MountPlan]) -> tuple[list[GuestMount], list[Share]]:
         if plan.kind == "tmpfs":
             guest.append(GuestMount(MountKind.TMPFS, plan.target, data=data, flags=flags))
             continue
-        if plan.kind not in ("bind", "volume"):
+        if plan.kind not in ("bind", "volume", "image"):
             raise WallError("not_supported", f"a mount of kind {plan.kind} at {plan.target} is not for a VM", 128)
-        source = os.path.join(plan.source, plan.subpath) if plan.subpath else plan.source
-        is_file = _is_file(source, plan.target)
-        read_only = bool(flags & mounts.MS_RDONLY)
+        share = _share(plan, read_only=bool(flags & mounts.MS_RDONLY))
         tag = f"share{len(shares)}"
-        shares.append(Share(source, read_only, is_file))
-        inside = "file" if is_file else ""
-        copy_up = plan.copy_up and not read_only
+        shares.append(share)
+        inside = "file" if share.is_file else ""
+        copy_up = plan.copy_up and not share.read_only
         guest.append(GuestMount(MountKind.SHARE, plan.target, tag, inside, "", flags, copy_up))
     return guest, shares
 
@@ -78,11 +81,21 @@ def mount_flags(options: list[str]) -> tuple[int, str]:
     return flags, ",".join(rest)
 
 
-def _is_file(source: str, target: str) -> bool:
+def _share(plan: MountPlan, *, read_only: bool) -> Share:
+    if plan.kind == "image":
+        return Share(plan.source, True, False, plan.subpath, tuple(plan.layers))
     try:
-        return not os.path.isdir(source) and bool(os.stat(source))
+        fd = take(plan.source, subpath=plan.subpath)
+        is_file = not stat.S_ISDIR(os.fstat(fd).st_mode)
+        os.close(fd)
     except OSError as error:
-        raise WallError("invalid", f"the source {source} of the mount {target}: {error.strerror}", 128) from error
+        raise _failure(plan.name or plan.source, plan.target, error) from error
+    return Share(plan.source, read_only, is_file, plan.subpath)
+
+
+def _failure(source: str, target: str, error: OSError) -> WallError:
+    reason = (error.strerror or str(error)).lower()
+    return WallError("invalid", f'error mounting "{source}" to "{target}": {reason}', 128)
 
 
 class FileServer:
@@ -110,7 +123,9 @@ class FileServer:
         program: str, share: Share, place: str, identity: Identity, join: Callable[[int], None] | None
     ) -> tuple[int, Program]:
         address = f"{place}.sock"
-        source = mounts.clone_tree(mounts.AT_FDCWD, share.source, recursive=not share.is_file)
+        source = -1
+        if not share.layers:
+            source = take(share.source, subpath=share.subpath, recursive=not share.is_file)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             listener.bind(address)
@@ -118,7 +133,10 @@ class FileServer:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
             connection.connect(address)
             os.unlink(address)
-            namespace = identity.namespace_for(source, recursive=not share.is_file)
+            if share.layers:
+                namespace = identity.unmapped_namespace()
+            else:
+                namespace = identity.namespace_for(source, recursive=not share.is_file)
 
             def prepare() -> None:
                 _enter_share(source, share)
@@ -129,7 +147,8 @@ class FileServer:
             started = spawn(words, inherit=[listener.fileno()], prepare=prepare, join=join)
             return connection.detach(), started
         finally:
-            os.close(source)
+            if source >= 0:
+                os.close(source)
             listener.close()
 
     def close(self) -> None:
@@ -154,6 +173,8 @@ def _enter_share(source: int, share: Share) -> None:
     """
     unshare(CLONE_NEWNS)
     mounts.set_tree_propagation("/", mounts.MS_PRIVATE)
+    if share.layers:
+        source = take_image(list(share.layers), "/run", subpath=share.subpath)
     attributes = mounts.ATTR_NOSUID | mounts.ATTR_NODEV | (mounts.ATTR_RDONLY if share.read_only else 0)
     mounts.set_attributes(source, add=attributes, recursive=not share.is_file)
     run = os.open("/run", os.O_PATH | os.O_DIRECTORY)
