@@ -229,3 +229,21 @@ def test_info_and_version(client: docker.DockerClient) -> None:
     assert client.version()["ApiVersion"] == "1.47"
     assert client.info()["OSType"] == "linux"
     assert {"Images", "Containers", "Volumes"} <= set(client.df())
+
+
+def test_no_output_is_lost_however_fast_it_comes(run: Containers) -> None:
+    """docker-py reads the head of a hijacked answer through a buffer, and past it what follows."""
+    container = run()
+    assert [container.exec_run(["echo", str(each)]).output for each in range(50)] == [
+        b"%d\n" % each for each in range(50)
+    ]
+    short = run(["echo", "logged"])
+    short.wait()
+    for _each in range(20):
+        stream = short.attach_socket(params={"stdout": 1, "logs": 1})
+        assert b"".join(data for _, data in frames_iter(stream, tty=False)) == b"logged\n"
+        stream.close()
+
+
+def test_a_log_is_there_right_after_a_short_run(run: Containers) -> None:
+    assert [run(["echo", str(each)]).logs() for each in range(5)] == [b"%d\n" % each for each in range(5)]

@@ -116,7 +116,7 @@ def _limits(query: Query) -> Limits:
 def _json(query: Query, name: str, kind: Any) -> Any:
     """A parameter that is JSON; None when it is not given."""
     text = query.text(name)
-    if not text:
+    if text in ("", "null"):
         return None
     try:
         return decode(text.encode("utf-8", "surrogateescape"), kind)

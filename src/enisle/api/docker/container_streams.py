@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 from aiohttp import web
@@ -23,10 +23,11 @@ from enisle.api.times import parse_time, rfc3339_fixed
 from enisle.api.websocket import relay
 from enisle.contracts import Connection
 from enisle.errors import EnisleError, Invalid, NotFound
-from enisle.model.instance import ALIVE
+from enisle.model.instance import ALIVE, Instance
 
 _STATS_INTERVAL_S = 1.0
 _LOG_BUFFER_BYTES = 65536
+_SETTLE_S = 0.2
 
 
 async def attach(call: Call) -> web.StreamResponse:
@@ -101,7 +102,21 @@ async def logs(call: Call) -> web.StreamResponse:
                 await response.write(data)
             await response.write_eof()
             return response
+        await _settled(call, instance)
         return await call.send_all(_in_blocks(source), f"application/vnd.docker.{kind}-stream")
+
+
+async def _settled(call: Call, instance: Instance) -> None:
+    """Wait a moment for the end of what has just been started.
+
+    Programs run a short command and ask for its log without waiting for its end: dockerd's start takes so long that
+    they get away with it.
+    """
+    left_s = instance.state.started_at / 1e9 + _SETTLE_S - time.time()
+    if instance.state.status in ALIVE and 0 < left_s <= _SETTLE_S:
+        ended = await call.engine.instances.prepare_wait(instance.id)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ended, left_s)
 
 
 async def _log_bytes(call: Call, *, framed: bool, follow: bool) -> AsyncGenerator[bytes, None]:

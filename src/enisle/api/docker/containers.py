@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from enisle.api.call import Call
-from enisle.api.docker import limits_body, list_filters, request_types
+from enisle.api.docker import limits_body, list_filters, older, request_types
 from enisle.api.docker.container_files import ROUTES as FILE_ROUTES
 from enisle.api.docker.container_streams import ROUTES as STREAM_ROUTES
 from enisle.api.docker.create_body import instance_spec
@@ -21,6 +21,7 @@ from enisle.errors import EnisleError, Invalid, NotFound, NotSupported
 from enisle.model.instance import ALIVE
 
 _WAIT_CONDITIONS = ("", "not-running", "next-exit", "removed")
+_EMPTY_JSON_BYTES = 7  # what dockerd still takes for an empty body
 _MAX_TERMINAL = 65535
 
 
@@ -92,19 +93,22 @@ async def inspect(call: Call) -> web.StreamResponse:
     engine = call.engine
     instance = await engine.instances.get(call.name)
     sizes = await engine.instances.size(instance.id) if call.query.flag("size") else None
-    return json_response(
-        inspect_json(
-            instance,
-            directory=str(engine.instances.directory(instance.id)),
-            exec_ids=engine.execs.of(instance.id),
-            sizes=sizes,
-        )
+    shown = inspect_json(
+        instance,
+        directory=str(engine.instances.directory(instance.id)),
+        exec_ids=engine.execs.of(instance.id),
+        sizes=sizes,
     )
+    return json_response(older.container(shown, call.version))
 
 
 async def start(call: Call) -> web.StreamResponse:
     if call.query.text("checkpoint"):
         raise NotSupported("checkpoints are not offered by this engine: a container can be started anew only")
+    if len(await call.request.read()) > _EMPTY_JSON_BYTES:
+        raise Invalid(
+            "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
+        )
     await call.engine.instances.start(call.name)
     return empty()
 

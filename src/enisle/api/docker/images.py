@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from enisle.api.call import Call
-from enisle.api.docker import image_filters, registry_auth
+from enisle.api.docker import image_filters, older, registry_auth
 from enisle.api.docker.image_body import distribution_json, history_json, inspect_json, summary_json
 from enisle.api.progress import stream_progress
 from enisle.api.reply import empty, json_response
@@ -27,6 +27,8 @@ def _with_virtual(call: Call) -> bool:
 async def list_all(call: Call) -> web.StreamResponse:
     query = call.query
     filters = query.filters(image_filters.ACCEPTED)
+    if (name := query.text("filter")) and not call.at_least(1, 41):
+        filters.setdefault("reference", []).append(name)
     engine = call.engine
     bounds = {}
     for name in ("before", "since"):
@@ -41,7 +43,10 @@ async def list_all(call: Call) -> web.StreamResponse:
     shared = (await engine.images.usage()).shared_bytes if query.flag("shared-size") else {}
     return json_response(
         [
-            summary_json(image, shared_bytes=shared.get(image.id, -1), with_virtual=_with_virtual(call))
+            older.image_summary(
+                summary_json(image, shared_bytes=shared.get(image.id, -1), with_virtual=_with_virtual(call)),
+                call.version,
+            )
             for image in chosen
         ]
     )

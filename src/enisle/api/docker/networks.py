@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from enisle.api.call import Call
+from enisle.api.docker import older
 from enisle.api.docker.create_body import endpoint_request
 from enisle.api.docker.create_checks import check_endpoint
 from enisle.api.docker.ipam_body import pools as _pools
@@ -77,8 +78,9 @@ async def list_all(call: Call) -> web.StreamResponse:
     filters = call.query.filters(_LIST_FILTERS)
     dangling = flag_filter(filters, "dangling")
     match = _matcher(filters)
+    with_members = older.lists_members(call.version)
     networks = [
-        network_json(network, [])
+        network_json(network, call.engine.networks.members(network.id) if with_members else [])
         for network in await call.engine.networks.all()
         if match(network)
         and (dangling is None or dangling is (not network.builtin and not call.engine.networks.members(network.id)))

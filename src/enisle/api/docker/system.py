@@ -10,7 +10,7 @@ from typing import Any, cast
 from aiohttp import web
 
 from enisle.api.call import Call
-from enisle.api.docker import event_body, image_body, info_body, registry_auth
+from enisle.api.docker import event_body, image_body, info_body, older, registry_auth
 from enisle.api.docker.inspect_body import summary_json
 from enisle.api.docker.request_types import AuthBody
 from enisle.api.docker.volumes import volume_json
@@ -40,7 +40,8 @@ async def version(call: Call) -> web.StreamResponse:
 
 async def info(call: Call) -> web.StreamResponse:
     facts = await call.engine.system.info()
-    return json_response(info_body.info_json(facts, call.engine.system.version(), system_time=rfc3339(time.time_ns())))
+    shown = info_body.info_json(facts, call.engine.system.version(), system_time=rfc3339(time.time_ns()))
+    return json_response(older.info(shown, call.version))
 
 
 async def auth(call: Call) -> web.StreamResponse:
