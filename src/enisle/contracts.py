@@ -261,6 +261,9 @@ class Running(Protocol):
     async def update(self, spec: InstanceSpec) -> None: ...
     async def add_nic(self, endpoint: Endpoint) -> None: ...
     async def remove_nic(self, name: str) -> None: ...
+    async def relay(self, bound: Sequence[BoundPort], endpoint: Endpoint) -> None:
+        """From now on pass connections to published ports, as far as the kernel does not, on to that endpoint."""
+
     def abandon(self) -> None:
         """Let go of it without ending it: enisled ends."""
 

@@ -2,46 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-
-import pytest
-
-from tests.daemon import Daemon
-
-
-@dataclass
-class Place:
-    """Networks and instances with names of this test's own, removed after it."""
-
-    daemon: Daemon
-    suffix: str = field(default_factory=lambda: os.urandom(3).hex())
-    instances: list[str] = field(default_factory=list)
-    networks: list[str] = field(default_factory=list)
-
-    def network(self, name: str, *args: str) -> str:
-        self.networks.append(f"{name} {self.suffix}")  # with a space, as dockerd allows
-        self.daemon.docker("network", "create", *args, self.networks[-1])
-        return self.networks[-1]
-
-    def start(self, name: str, *args: str) -> str:
-        self.instances.append(f"{name}-{self.suffix}")
-        self.daemon.docker("run", "-d", "--name", self.instances[-1], *args, "busybox", "sleep", "1000")
-        return self.instances[-1]
-
-    def inside(self, name: str, *command: str, check: bool = True) -> str:
-        return self.daemon.docker("exec", name, *command, check=check).stdout
-
-
-@pytest.fixture
-def place(daemon: Daemon) -> Iterator[Place]:
-    made = Place(daemon)
-    yield made
-    if made.instances:
-        daemon.docker("rm", "-f", "-v", *made.instances)
-    if made.networks:
-        daemon.docker("network", "rm", *made.networks)
+from tests.api.places import Place
 
 
 def test_moving_from_the_default_network_to_another(place: Place) -> None:

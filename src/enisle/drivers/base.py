@@ -11,7 +11,7 @@ import itertools
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,7 +23,7 @@ from enisle.drivers.keeper import CONTROL_TIMEOUT_S, KeeperClient, OnEvent, atta
 from enisle.drivers.launcher import LauncherClient
 from enisle.errors import EnisleError, Internal, Unavailable
 from enisle.linux.cgroup.choose import group
-from enisle.model.instance import Endpoint, Instance, InstanceSpec
+from enisle.model.instance import BoundPort, Endpoint, Instance, InstanceSpec, publisher
 from enisle.model.process import ExecSpec
 from enisle.wire.keeper import SOCKET_NAME
 from enisle.wire.plans import ContainerPlan, LimitsPlan, NicPlan, ProcessPlan, VmPlan, to_json
@@ -79,6 +79,10 @@ class KeeperDriver(ABC):
         """One NIC, from its endpoint."""
         return nic_plan(endpoint)
 
+    def relays(self, bound: Sequence[BoundPort], endpoint: Endpoint | None) -> list[list[str | int]]:
+        """What the keeper passes on itself."""
+        return relays(bound, endpoint)
+
     # --- contracts.Driver ------------------------------------------------------------------------------------------
 
     async def start(self, launch: Launch, on_event: OnEvent) -> Running:
@@ -88,6 +92,8 @@ class KeeperDriver(ABC):
         with suppress(FileNotFoundError):
             os.unlink(launch.directory / EXIT_FILE)
         fields: Message = {"wall": self.wall, "plan": to_json(plan)}
+        if launch.port_sockets:
+            fields["relays"] = relays(launch.instance.bound_ports, publisher(launch.endpoints))
         try:
             return await self._start(launch, fields, on_event)
         except _NotForked:
@@ -269,6 +275,21 @@ def nic_plan(endpoint: Endpoint, *, published: bool = False) -> NicPlan:
         parent=endpoint.parent,
         mode=endpoint.mode,
     )
+
+
+def relays(bound: Sequence[BoundPort], endpoint: Endpoint | None) -> list[list[str | int]]:
+    """What a keeper passes on itself: (host's address, port, target's address, port) each.
+
+    The kernel lets nobody send on what is for [::1], and does not translate between IPv6 and IPv4.
+    """
+    if endpoint is None:
+        return []
+    target = (endpoint.ipv6 or endpoint.ipv4).partition("/")[0]
+    return [
+        [port.host_ip, port.host_port, target, port.container_port]
+        for port in bound
+        if port.protocol == "tcp" and ":" in port.host_ip and (not endpoint.ipv6 or port.host_ip in ("::", "::1"))
+    ]
 
 
 def tree_bytes(path: Path) -> int:

@@ -10,14 +10,14 @@ import json
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from enisle.contracts import Connection, ExitReport, Files, Launch, Running
 from enisle.errors import Conflict, NotFound, StartFailed
-from enisle.model.instance import Endpoint, Instance, InstanceSpec
+from enisle.model.instance import BoundPort, Endpoint, Instance, InstanceSpec
 from enisle.model.process import ExecSpec
 
 OnEvent = Callable[[str, dict[str, Any]], Awaitable[None]]
@@ -121,6 +121,9 @@ class FakeRunning:
 
     async def add_nic(self, endpoint: Endpoint) -> None:
         self.nics.append(endpoint.name)
+
+    async def relay(self, bound: Sequence[BoundPort], endpoint: Endpoint) -> None:
+        del bound, endpoint  # nothing connects to it
 
     async def remove_nic(self, name: str) -> None:
         self.nics.remove(name)

@@ -13,14 +13,14 @@ import json
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from enisle.contracts import Connection, ExitReport
 from enisle.drivers.channel import Channel, Message
 from enisle.errors import Conflict, EnisleError, NotFound, Unavailable
-from enisle.model.instance import Endpoint, Instance, InstanceSpec
+from enisle.model.instance import BoundPort, Endpoint, Instance, InstanceSpec
 from enisle.model.process import ExecSpec
 from enisle.wire.plans import LimitsPlan, NicPlan, ProcessPlan, to_json
 
@@ -39,6 +39,7 @@ class Translator(Protocol):
     def exec_plan(self, instance: Instance, spec: ExecSpec) -> ProcessPlan: ...
     def limits_plan(self, spec: InstanceSpec) -> LimitsPlan: ...
     def nic_plan(self, endpoint: Endpoint) -> NicPlan: ...
+    def relays(self, bound: Sequence[BoundPort], endpoint: Endpoint | None) -> list[list[str | int]]: ...
     async def bury(self, instance: Instance) -> None:
         """Remove what a keeper that was killed has left of its instance (processes, cgroups, run directory)."""
 
@@ -270,3 +271,6 @@ class KeeperClient:
 
     async def remove_nic(self, name: str) -> None:
         await self.request("nic_remove", {"name": name})
+
+    async def relay(self, bound: Sequence[BoundPort], endpoint: Endpoint) -> None:
+        await self.request("relay", {"relays": self._translator.relays(bound, endpoint)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
 from enisle.engine import etcfiles
@@ -13,7 +13,7 @@ from enisle.engine.addressing import attach_one, uses_networks
 from enisle.engine.announce import announce_network
 from enisle.engine.core import Core
 from enisle.engine.slots import Slot
-from enisle.errors import Conflict, Denied, EnisleError, NotFound
+from enisle.errors import Conflict, Denied, EnisleError, NotFound, NotSupported
 from enisle.model.event import Event
 from enisle.model.ids import NetworkId, check_network_name, new_id
 from enisle.model.instance import Endpoint, EndpointRequest, Instance, InstanceSpec, Status, publisher
@@ -120,6 +120,9 @@ class Networks:
             await self._provider.unpublish(slot.id)
             if left is not None:
                 await self._provider.republish(slot.id, left, record.bound_ports)
+                if slot.running is not None:
+                    with suppress(NotSupported):  # a keeper of an older enisled relays nothing
+                        await slot.running.relay(record.bound_ports, left)
         await self._provider.detach(network, endpoint)
 
     async def prune(self, match: Callable[[Network], bool]) -> list[str]:

@@ -17,6 +17,7 @@ from enisle.launcher.execs import Execs
 from enisle.launcher.log import JsonFileLog
 from enisle.launcher.loop import EpollLoop, report_exception
 from enisle.launcher.pages import SharedPages
+from enisle.launcher.relay import Relays
 from enisle.launcher.stdio import Stdio
 from enisle.launcher.wall import Session, Wall, WallError
 from enisle.linux.syscalls import give_back_freed_memory
@@ -74,6 +75,7 @@ class Keeper:
         self._session: Session | None = None
         self._log: JsonFileLog | None = None
         self._held_fds: list[int] = []
+        self._relays = Relays(loop)
         self._oom_told = False
         self._exit_file = ""
         self._status: dict[str, Any] = {
@@ -170,6 +172,7 @@ class Keeper:
             )
         self._held_fds = list(fds)
         del fds[:]
+        self._relays.take(self._held_fds, message.get("relays") or ())
         self._wall = self._make_wall(message["wall"], self._loop, self._run_dir)
         self._wall.on_oom = self._out_of_memory
         if message.get("files_only"):
@@ -271,6 +274,7 @@ class Keeper:
             complain(f"{self._exit_file}: {error.strerror}; the exit code is lost if enisled is down")
 
     def _close_wall(self) -> None:
+        self._relays.close()
         close_all(self._held_fds)
         self._held_fds = []
         if self._wall is not None:
@@ -418,6 +422,10 @@ class Keeper:
 
     def _op_nic_remove(self, request: Request, _fds: list[int]) -> None:
         self._running_wall().remove_nic(request[1]["name"], lambda error: self._reply(request, error or {}))
+
+    def _op_relay(self, request: Request, _fds: list[int]) -> None:
+        self._relays.point(request[1]["relays"])
+        request[0].answer(request[1], {})
 
     def _running_wall(self) -> Wall:
         if self._wall is None or self._status["state"] not in ("running", "paused"):

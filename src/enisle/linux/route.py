@@ -397,7 +397,7 @@ class Route(NetlinkSocket):
             message = _IFINFO.pack(0, 0, index, 0, 0) + _link_attributes(name, mac, mtu)
             self.request(_RTM_NEWLINK, 0, message, f"set up link {name}")
         if any(":" in cidr for cidr in addresses):
-            _set_ipv6(name, "dad_transmits", "0")  # a link-local address could not be used for a second otherwise
+            _set_ipv6(name, "accept_dad", "0")  # a link-local address could not be used for a second otherwise
         else:
             _set_ipv6(name, "disable_ipv6", "1")
         self.request(_RTM_NEWLINK, 0, _IFINFO.pack(0, 0, index, IFF_UP, IFF_UP), f"set link {name} up")

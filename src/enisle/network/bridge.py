@@ -190,7 +190,8 @@ class BridgeNetworks:
                 )
             network = definitions.complete(network, [*own, *host.used_subnets(route)], choice=self._choice)
             if network.driver == "macvlan":
-                return replace(network, parent_made=parents.make(route, network))
+                made = parents.make(route, network)
+                return replace(network, parent_made=made, mtu=mtu_option(network) or parents.mtu(route, network))
             network = replace(
                 network, bridge=bridge_options(network).bridge or devices.bridge_of(self._name, network.id)
             )

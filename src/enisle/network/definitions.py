@@ -42,7 +42,7 @@ def check(network: Network, others: Iterable[Network]) -> None:
     if network.driver in ("host", "null"):
         raise Denied(f'only one instance of "{network.driver}" network is allowed')
     if network.driver == "ipvlan":
-        raise NotSupported("networks of the driver ipvlan are not offered", remedy="Use macvlan.")
+        raise NotSupported("networks of the driver ipvlan are not offered; those of macvlan are")
     if network.driver not in DRIVERS:
         raise NotFound(f"could not find plugin {network.driver} in v1 plugin registry: plugin not found")
     if network.ipam_driver not in ("", "default"):

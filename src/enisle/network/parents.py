@@ -45,6 +45,11 @@ def check(network: Network, others: Iterable[Network]) -> None:
             raise Denied(f"network {other.name} is already using parent interface {wanted}")
 
 
+def mtu(route: Route, network: Network) -> int:
+    """That of the parent: what is on it can send no more than it does."""
+    return route.link(macvlan_options(network).parent).mtu
+
+
 def make(route: Route, network: Network) -> bool:
     """See to it that the parent is there; whether it was made by this call.
 
@@ -68,7 +73,7 @@ def make(route: Route, network: Network) -> bool:
         if error.errno in (errno.EOPNOTSUPP, errno.ENODEV):
             kind = "VLANs" if network.options.get(PARENT) else "dummy interfaces"
             raise NotSupported(
-                f"network {network.name}: this kernel has no {kind}", remedy="Name an interface with -o parent=."
+                f"network {network.name}: this kernel has no {kind}; name an interface that is there with -o parent="
             ) from error
         raise Internal(f"network {network.name}: interface {parent} could not be made: {error.strerror}") from error
     return True

@@ -1,13 +1,15 @@
 """Ports of the host, reserved by sockets that are bound and never listen.
 
 The kernel's own bookkeeping thus decides what is free, for us, for other engines and for every other program. The
-traffic never reaches these sockets: nftables sends it on before.
+traffic never reaches these sockets, nftables sends it on before; but for TCP over IPv6 from the host itself, and to
+instances without IPv6, which their keepers relay (:mod:`enisle.launcher.relay`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +20,9 @@ from enisle.network.addresses import parse_address
 
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM, "sctp": socket.SOCK_STREAM}
 _IPPROTO_SCTP = 132
+_IPV6 = "/proc/net/if_inet6"
+"""There on hosts that have IPv6."""
+
 _RANDOM_ATTEMPTS = 64
 
 
@@ -68,16 +73,17 @@ def _bound(port: PublishedPort, address: str, number: int) -> BoundPort:
 
 
 def host_addresses(port: PublishedPort, place: Place, failed: str) -> list[str]:
-    """The host addresses a port is published on; "" means all, of each family that the instance has."""
+    """The host addresses a port is published on; "" means all, of each family that reaches the instance."""
     endpoint = place.endpoint
+    relayed = port.protocol == "tcp" and bool(endpoint.ipv4) and os.path.exists(_IPV6)
     if port.protocol not in _KINDS:
         raise Invalid(f"invalid proto: {port.protocol}")
     if not port.host_ip and place.default_ip not in ("", "0.0.0.0"):
         return [place.default_ip] if endpoint.ipv4 else []
     if not port.host_ip:
-        return [every for every, own in (("0.0.0.0", endpoint.ipv4), ("::", endpoint.ipv6)) if own]
+        return [every for every, own in (("0.0.0.0", endpoint.ipv4), ("::", endpoint.ipv6 or relayed)) if own]
     host_ip = str(parse_address(port.host_ip.strip("[]"), "host IP address"))
-    own = endpoint.ipv6 if ":" in host_ip else endpoint.ipv4
+    own = endpoint.ipv6 or relayed if ":" in host_ip else endpoint.ipv4
     if not own:
         family = "IPv6" if ":" in host_ip else "IPv4"
         raise Invalid(
@@ -127,13 +133,24 @@ def _bind(protocol: str, addresses: Sequence[str], number: int, failed: str) -> 
             if protocol == "udp":
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)  # nobody reads it: hold nothing
             try:
-                one.bind((address, number))
+                _bind_to(one, address, number)
             except OSError as error:
                 _refuse(error, protocol, address, number, failed)
             number = one.getsockname()[1]
             opened.append(one)
         undo.pop_all()
         return opened
+
+
+def _bind_to(one: socket.socket, address: str, number: int) -> None:
+    """Connections that were relayed keep a port for a minute after their end; whoever else has it keeps it."""
+    try:
+        one.bind((address, number))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE or ":" not in address or one.type != socket.SOCK_STREAM:
+            raise
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.bind((address, number))
 
 
 def _socket(family: int, protocol: str) -> socket.socket | None:

@@ -205,10 +205,12 @@ static bool add_address(int index, const struct ip *ip)
     return exchange(&request);
 }
 
+/* A default route that is there stays: the first NIC's. */
 static bool add_route(int index, const struct ip *destination, const struct ip *via)
 {
     struct request request;
-    struct rtmsg *message = begin(&request, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, sizeof *message);
+    uint16_t flags = NLM_F_CREATE | (destination->length ? NLM_F_REPLACE : NLM_F_EXCL);
+    struct rtmsg *message = begin(&request, RTM_NEWROUTE, flags, sizeof *message);
     const struct ip *known = via->length ? via : destination;
     uint32_t out = (uint32_t)index;
     message->rtm_family = known->length == 4 ? AF_INET : AF_INET6;
@@ -232,20 +234,30 @@ bool loopback_up(void)
     return set_link(index, NULL, 0, true);
 }
 
-/* A NIC without an IPv6 address takes none from router advertisements either. */
-static void quieten_ipv6(const struct nic *nic)
+static void set_ipv6(const struct nic *nic, const char *setting, const char *value)
 {
-    bool wanted = false;
     char path[128];
-    for (uint32_t i = 0; i < nic->address_count; i++)
-        wanted = wanted || nic->addresses[i].length == 16;
-    snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/%s", nic->name, wanted ? "accept_ra" : "disable_ipv6");
+    snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/%s", nic->name, setting);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         return;
-    if (write(fd, wanted ? "0" : "1", 1) != 1)
+    if (write(fd, value, 1) != 1)
         errno = 0; /* a kernel without IPv6 */
     close(fd);
+}
+
+/* A NIC without an IPv6 address takes none from router advertisements either; one with does not wait for its own. */
+static void quieten_ipv6(const struct nic *nic)
+{
+    bool wanted = false;
+    for (uint32_t i = 0; i < nic->address_count; i++)
+        wanted = wanted || nic->addresses[i].length == 16;
+    if (!wanted) {
+        set_ipv6(nic, "disable_ipv6", "1");
+        return;
+    }
+    set_ipv6(nic, "accept_ra", "0");
+    set_ipv6(nic, "accept_dad", "0");
 }
 
 bool nic_up(struct nic *nic, int timeout_ms)
@@ -259,7 +271,9 @@ bool nic_up(struct nic *nic, int timeout_ms)
         errno = ENODEV;
         return false;
     }
-    bool good = set_link(index, nic->name, nic->mtu, false);
+    int named = 0;
+    read_number(nic->name, "ifindex", &named);
+    bool good = set_link(index, named == index ? NULL : nic->name, nic->mtu, false);
     quieten_ipv6(nic);
     good = good && set_link(index, NULL, 0, true);
     for (uint32_t i = 0; good && i < nic->address_count; i++)

@@ -31,6 +31,7 @@ class NicSlots:
         self._qmp = qmp
         self._agent = agent
         self._slots: dict[str, int] = {nic.name: number for number, nic in enumerate(nics)}
+        self._plans: dict[str, NicPlan] = {nic.name: nic for nic in nics}
         self._leaving: dict[str, Callable[[], None]] = {}
 
     def add(self, nic: NicPlan, done: Done) -> None:
@@ -47,6 +48,7 @@ class NicSlots:
             done(WallError("internal", f"NIC {nic.name}: {error}"))
             return
         self._slots[nic.name] = number
+        self._plans[nic.name] = nic
 
         def plugged(problem: str) -> None:
             if problem:
@@ -83,6 +85,7 @@ class NicSlots:
 
     def _undo(self, name: str, number: int) -> None:
         self._slots.pop(name, None)
+        self._plans.pop(name, None)
         self._qmp.execute("device_del", lambda _answer: None, id=f"nic{number}")
         self._qmp.execute("netdev_del", lambda _answer: None, id=f"net{number}")
         self._machine.drop_tap(name)
@@ -100,7 +103,9 @@ class NicSlots:
                 timer.cancel()
             self._qmp.execute("netdev_del", lambda _answer: None, id=f"net{number}")
             self._slots.pop(name, None)
+            self._plans.pop(name, None)
             self._machine.drop_tap(name)
+            self._restore_default_route()
             done(None)
 
         def asked(answer: dict[str, Any]) -> None:
@@ -120,6 +125,12 @@ class NicSlots:
             self._qmp.execute("device_del", asked, id=f"nic{number}")
 
         GuestCall(self._agent, Call.NIC_REMOVE, text(name), limit=4096, done=down)
+
+    def _restore_default_route(self) -> None:
+        """Tell the guest of those that are left once more: the first that leads anywhere takes the route over."""
+        for nic in self._plans.values():
+            if nic.gateway4 or nic.gateway6:
+                GuestCall(self._agent, Call.NIC_ADD, nic_body(nic), limit=4096, done=lambda _result: None)
 
     def device_deleted(self, device: str) -> None:
         """QEMU's event of that name."""

@@ -1,0 +1,111 @@
+"""What `docker network create` takes and refuses, and what becomes of its options."""
+
+from __future__ import annotations
+
+import json
+import socket
+import urllib.request
+
+import pytest
+
+from tests.api.places import Place
+
+BRIDGE = "com.docker.network.bridge"
+SERVE = ("httpd", "-f", "-p", "[::]:80", "-h", "/etc")
+
+
+def inspected(place: Place, network: str) -> dict[str, object]:
+    (found,) = json.loads(place.daemon.docker("network", "inspect", network).stdout)
+    return dict(found)
+
+
+def fetch(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        return str(answer.read().decode())
+
+
+def test_mistakes_are_told_in_dockers_words(place: Place) -> None:
+    def create(*args: str) -> str:
+        return place.refused("network", "create", *args, f"bad-{place.suffix}")
+
+    assert "invalid subnet 10.78.0.1/24: it should be 10.78.0.0/24" in create("--subnet", "10.78.0.1/24")
+    assert "networks of scope local only" in create("--ingress")
+    assert "failed to parse" in create("-o", f"{BRIDGE}.enable_icc=maybe")
+    assert "parent interface nowhere0 was not found" in create("-d", "macvlan", "-o", "parent=nowhere0")
+    assert "ipvlan" in create("-d", "ipvlan")
+    place.network("first", "--subnet", "10.201.7.0/24")
+    assert "Pool overlaps with other one on this address space" in create("--subnet", "10.201.7.0/25")
+
+
+def test_both_families_with_addresses_of_the_users_choice(place: Place) -> None:
+    network = place.network(
+        "dual", "--ipv6", "--subnet", "10.201.8.0/24", "--gateway", "10.201.8.254", "--ip-range", "10.201.8.128/25",
+        "--aux-address", "printer=10.201.8.128", "--subnet", "fd00:201:8::/64",
+    )  # fmt: skip
+    web = place.start("web", "--network", network, "--ip6", "fd00:201:8::80")
+    addresses = place.inside(web, "ip", "-o", "addr", "show", "dev", "eth0")
+    assert "inet 10.201.8.129/24" in addresses
+    assert "inet6 fd00:201:8::80/64" in addresses
+    assert "tentative" not in addresses
+    assert "default via fd00:201:8::1" in place.inside(web, "ip", "-6", "route")
+    assert place.inside(web, "ping6", "-c1", "-W5", "fd00:201:8::1")
+
+
+def test_networks_from_a_configuration(place: Place) -> None:
+    config = place.network("cfg", "--config-only", "--subnet", "10.201.9.0/24", "-o", f"{BRIDGE}.enable_icc=false")
+    made = place.network("made", "--config-from", config)
+    shown = inspected(place, made)
+    assert shown["ConfigFrom"] == {"Network": config}
+    assert shown["Options"] == {f"{BRIDGE}.enable_icc": "false"}
+    assert inspected(place, config)["ConfigOnly"] is True
+    assert "cannot have instances" in place.refused("run", "--rm", "--network", config, "busybox", "true")
+    assert "is in use by" in place.refused("network", "rm", config)
+    place.networks.reverse()  # the other way round they can be removed
+
+
+def test_options_of_a_bridge(place: Place) -> None:
+    name = f"br{place.suffix}"
+    network = place.network(
+        "opts", "-o", f"{BRIDGE}.name={name}", "-o", f"{BRIDGE}.host_binding_ipv4=127.0.0.1", "-o",
+        "com.docker.network.driver.mtu=1390", "-o", "com.docker.network.container_iface_prefix=lan", "-o", "unknown=x",
+    )  # fmt: skip
+    web = place.start("web", "--network", network, "-p", "80", command=SERVE)
+    assert "mtu 1390" in place.inside(web, "ip", "link", "show", "lan0")
+    assert place.daemon.docker("port", web, "80").stdout.startswith("127.0.0.1:")
+    assert dict(inspected(place, network)["Options"])["unknown"] == "x"  # type: ignore[call-overload]
+
+
+def test_an_isolated_gateway_leaves_the_host_out(place: Place) -> None:
+    mode = f"{BRIDGE}.gateway_mode_ipv4=isolated"
+    assert "internal network" in place.refused("network", "create", "-o", mode, f"bad-{place.suffix}")
+    network = place.network("iso", "--internal", "-o", mode)
+    pool = inspected(place, network)["IPAM"]["Config"][0]  # type: ignore[index]
+    one, two = (place.start(name, "--network", network) for name in ("one", "two"))
+    assert "1 packets received" not in place.inside(one, "ping", "-c1", "-W1", pool["Gateway"], check=False)
+    address = place.inside(two, "ip", "-o", "-4", "addr", "show", "eth0").split()[3].partition("/")[0]
+    assert "1 packets received" in place.inside(one, "ping", "-c1", "-W5", address)
+
+
+@pytest.mark.parametrize("wall", ["runc", "vm"])
+def test_published_ports_on_the_hosts_ipv6_loopback(place: Place, wall: str) -> None:
+    with socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::", 0))
+        port = probe.getsockname()[1]
+    for _ in range(2):  # the second start finds the remains of the first one's connections
+        web = place.start("web", "--runtime", wall, "-p", f"{port}:80", command=SERVE)
+        assert place.daemon.docker("port", web, "80").stdout.split() == [f"0.0.0.0:{port}", f"[::]:{port}"]
+        wait = "until wget -qO- localhost/passwd || nc -z localhost 80; do sleep 0.1; done"
+        place.inside(web, "sh", "-c", wait)
+        assert "root:" in fetch(f"http://[::1]:{port}/passwd")
+        assert "root:" in fetch(f"http://127.0.0.1:{port}/passwd")
+        place.daemon.docker("rm", "-f", place.instances.pop())
+
+
+def test_relayed_ports_follow_to_another_network(place: Place) -> None:
+    six = place.network("six", "--ipv6")
+    web = place.start("web", "-p", "127.0.0.1::80", "-p", "[::1]::80", command=SERVE)
+    ports = place.daemon.docker("port", web, "80").stdout.split()
+    place.daemon.docker("network", "connect", six, web)
+    place.daemon.docker("network", "disconnect", "bridge", web)
+    for each in ports:
+        assert "root:" in fetch(f"http://{each}/passwd")

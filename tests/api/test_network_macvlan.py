@@ -1,0 +1,84 @@
+"""macvlan networks: instances behind either wall on an interface of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.api.places import Place
+from tests.daemon import run
+
+
+@pytest.fixture
+def parent(place: Place) -> Iterator[str]:
+    """An interface of this test's own with carrier: one end of a veth pair."""
+    name, peer = f"p{place.suffix}", f"q{place.suffix}"
+    run("ip", "link", "add", name, "mtu", "1450", "type", "veth", "peer", "name", peer)
+    run("ip", "link", "set", name, "up")
+    run("ip", "link", "set", peer, "up")
+    yield name
+    run("ip", "link", "del", name)
+
+
+@pytest.fixture
+def lan(place: Place, parent: str) -> Iterator[str]:
+    subnet = ("--subnet", "10.202.0.0/24", "--ip-range", "10.202.0.128/25", "--gateway", "10.202.0.1")
+    name = place.network("lan", "-d", "macvlan", "-o", f"parent={parent}", *subnet)
+    yield name
+    if place.instances:
+        place.daemon.docker("rm", "-f", "-v", *place.instances)
+    place.instances.clear()
+    place.daemon.docker("network", "rm", place.networks.pop())
+
+
+def test_containers_and_vms_share_the_segment(place: Place, lan: str) -> None:
+    box = place.start("box", "--network", lan, "--ip", "10.202.0.9", "--mac-address", "02:aa:bb:cc:dd:01")
+    shown = place.inside(box, "ip", "addr", "show", "eth0")
+    assert "02:aa:bb:cc:dd:01" in shown
+    assert "10.202.0.9/24" in shown
+    assert "mtu 1450" in shown, "that of its parent"
+    assert "default via 10.202.0.1" in place.inside(box, "ip", "route")
+    machine = place.start("machine", "--runtime", "vm", "--network", lan)
+    assert "10.202.0.128/24" in place.inside(machine, "ip", "-o", "addr")
+    assert "1 packets received" in place.inside(machine, "ping", "-c1", "-W10", "10.202.0.9")
+    assert "1 packets received" in place.inside(box, "ping", "-c1", "-W10", "10.202.0.128")
+
+
+@pytest.mark.parametrize("wall", ["runc", "vm"])
+def test_coming_and_going_while_it_runs(place: Place, lan: str, wall: str) -> None:
+    box = place.start("box", "--network", lan, "--ip", "10.202.0.9")
+    other = place.start("other", "--runtime", wall)
+    place.daemon.docker("network", "connect", lan, other)
+    assert "1 packets received" in place.inside(other, "ping", "-c1", "-W10", "10.202.0.9")
+    assert "default via 10.202.0.1" not in place.inside(other, "ip", "route"), "the first network's stays"
+    place.daemon.docker("network", "disconnect", lan, other)
+    assert "eth1" not in place.inside(other, "ip", "-o", "link")
+    place.daemon.docker("network", "connect", lan, other)
+    place.daemon.docker("network", "disconnect", "bridge", other)
+    wait = "until ip route | grep -q 'default via 10.202.0.1'; do sleep 0.1; done"
+    place.inside(other, "sh", "-c", wait)
+    place.daemon.docker("network", "disconnect", lan, other)
+    assert "macvtap" not in run("ip", "-d", "-o", "link", "show").stdout
+    assert box
+
+
+def test_one_network_to_an_interface(place: Place, lan: str, parent: str) -> None:
+    options = ("-d", "macvlan", "-o", f"parent={parent}")
+    said = place.refused("network", "create", *options, f"more-{place.suffix}")
+    assert f"is already using parent interface {parent}" in said
+    assert lan
+    assert "'odd' is not valid" in place.refused("network", "create", *options, "-o", "macvlan_mode=odd", "odd")
+
+
+@pytest.mark.parametrize("mode", ["private", "vepa", "passthru"])
+def test_modes(place: Place, parent: str, mode: str) -> None:
+    lan = place.network("lan", "-d", "macvlan", "-o", f"parent={parent}", "-o", f"macvlan_mode={mode}")
+    box = place.start("box", "--network", lan)
+    assert f"mode {mode}" in run("nsenter", "-t", pid_of(place, box), "-n", "ip", "-d", "link", "show", "eth0").stdout
+    place.daemon.docker("rm", "-f", place.instances.pop())
+    place.daemon.docker("network", "rm", place.networks.pop())
+
+
+def pid_of(place: Place, name: str) -> str:
+    return place.daemon.docker("inspect", "-f", "{{.State.Pid}}", name).stdout.strip()
