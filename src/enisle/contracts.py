@@ -160,6 +160,12 @@ class ImageStore(Protocol):
         It is there at once, but survives a crash only after ``persist`` or after something else was changed.
         """
 
+    async def borrow(self, parent: ImageId | None, source: ImageId, step: ImageStep) -> ImageId | None:
+        """As ``extend``, with the layer that ``source`` has for this step; None when it was not made by the same steps.
+
+        "The same" is what histories say, so the caller has to trust the source.
+        """
+
     async def squash(self, image: ImageId, base: ImageId | None, layer: AsyncIterator[bytes]) -> ImageId:
         """The image with one layer, given as a tar, in the place of all that it has above ``base``; without a name."""
 

@@ -361,8 +361,7 @@ def test_our_own_client(daemon: Daemon, context: Path, name: str) -> None:
 
 def test_squash(daemon: Daemon, context: Path, name: str) -> None:
     text = "FROM busybox\nRUN mkdir /x && echo 1 > /x/gone && echo 2 > /x/kept\nRUN rm /x/gone /bin/ash\nENV A=1"
-    (context / "Dockerfile").write_text(text)
-    daemon.enisle("build", "--squash", "-t", name, str(context))
+    build(daemon, context, text, "--squash", "-t", name)
     layers = json.loads(daemon.docker("inspect", name).stdout)[0]["RootFS"]["Layers"]
     assert len(layers) == 2
     assert shown(daemon, name, "sh", "-c", "ls /x; test -e /bin/ash || echo no ash") == "kept\nno ash\n"
@@ -429,19 +428,6 @@ def test_a_git_repository(daemon: Daemon, tmp_path: Path, name: str) -> None:
     finally:
         server.shutdown()
         server.server_close()
-
-
-def test_prune(own_daemon: Daemon, context: Path) -> None:
-    build(
-        own_daemon,
-        context,
-        "FROM busybox\nRUN --mount=type=cache,target=/c dd if=/dev/zero of=/c/z bs=1M count=3\nRUN echo 1 > /1",
-    )
-    answer = run(
-        "curl", "-s", "--unix-socket", str(own_daemon.socket), "-X", "POST", "http://enisle/v1.47/build/prune"
-    ).stdout
-    assert json.loads(answer)["SpaceReclaimed"] >= 3 << 20
-    assert len(own_daemon.docker("images", "-aq").stdout.split()) == 1
 
 
 def test_steps_are_out_of_sight_and_live_as_long_as_their_result(own_daemon: Daemon, context: Path) -> None:

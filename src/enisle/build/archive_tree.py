@@ -60,6 +60,19 @@ class ArchiveTree(Tree):
             waiting += [(*gone, name) for name in self._children.pop(gone, ())]
         self._children[path[:-1]].discard(path[-1])
 
+    def detached(self, path: Path) -> ArchiveTree:
+        """A directory as a tree of its own, forgotten here. Invalid when it is no directory."""
+        node = self._nodes.get(path)
+        if node is None or not node.is_directory or not path:
+            raise Invalid(f"{shown(path)}: no such directory in the build context")
+        tree = ArchiveTree(FilePath(f"/proc/self/fd/{self._fd}"))
+        tree._parts = self._parts
+        count = len(path)
+        tree._nodes |= {place[count:]: one for place, one in self._nodes.items() if place[:count] == path}
+        tree._children |= {place[count:]: names for place, names in self._children.items() if place[:count] == path}
+        self.forget(path)
+        return tree
+
     # --- looking ---
 
     def look(self, path: Path) -> Node | None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import secrets
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path as FilePath
 
@@ -17,19 +18,27 @@ from enisle.build.context import opened
 from enisle.build.job import Build
 from enisle.build.options import BuildOptions
 from enisle.build.transcript import Emit
+from enisle.build.usage import CacheUsage
 from enisle.engine.engine import Engine
-from enisle.errors import Invalid
+from enisle.errors import EnisleError, Invalid
 from enisle.formats.reference import parse_reference
 from enisle.model.ids import ImageId
 from enisle.model.image import Platform
 
+_LEAST_LIMIT_BYTES = 2 << 30
+_SHARE_OF_DISK = 10
 log = logging.getLogger("enisle.build")
 
 
 class Builder:
-    """Builds images on one engine. ``host``: the platform whose programs run here."""
+    """Builds images on one engine. ``host``: the platform whose programs run here.
 
-    def __init__(self, engine: Engine, *, data_root: FilePath, run_root: FilePath, host: Platform) -> None:
+    ``limit_bytes`` of what is kept for later builds; 0: a tenth of the disk, and 2 GiB at least.
+    """
+
+    def __init__(
+        self, engine: Engine, *, data_root: FilePath, run_root: FilePath, host: Platform, limit_bytes: int = 0
+    ) -> None:
         self.engine = engine
         self.host = host
         self._root = data_root / "build"
@@ -39,6 +48,9 @@ class Builder:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.cache = BuildCache(self._root / "cache")
         self.caches = CacheMounts(self._root / "mounts")
+        self.usage = CacheUsage(engine.images, self.cache, self.caches)
+        self._limit_bytes = limit_bytes
+        self._collecting: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Remove what builds have left that were cut short by a crash."""
@@ -61,25 +73,23 @@ class Builder:
                 return await build.run(names)
         finally:
             await asyncio.to_thread(_remove, directory)
+            self.cache.flush()
+            self.collect()
 
-    async def prune(self) -> int:
-        """Forget all results of steps, and remove those that nothing else needs; the bytes freed."""
-        images = self.cache.images()
-        before = (await self.engine.images.usage()).layers_bytes
-        self.cache.forget(images)
-        removed = True
-        while removed:  # a parent can go once its children have gone
-            removed = False
-            for image in list(images):
-                if await self.engine.images.discard(image):
-                    images.discard(image)
-                    removed = True
-        freed = before - (await self.engine.images.usage()).layers_bytes
-        return freed + await asyncio.to_thread(self.caches.prune)
+    def collect(self) -> None:
+        """Bring what builds keep within its limit, in the background; never twice at the same time."""
+        if self._collecting is None or self._collecting.done():
+            self._collecting = asyncio.create_task(self._collect(), name="build cache")
 
-    def cache_size(self) -> int:
-        """Bytes of the cache mounts."""
-        return self.caches.size()
+    async def _collect(self) -> None:
+        limit = self._limit_bytes or max(_LEAST_LIMIT_BYTES, shutil.disk_usage(self._root).total // _SHARE_OF_DISK)
+        try:
+            gone, freed = await self.usage.prune(lambda _: True, keep_bytes=limit)
+        except EnisleError as error:
+            log.warning("the build cache cannot be brought within its limit: %s", error)
+            return
+        if gone:
+            log.info("the build cache was over its limit of %d bytes: %d entries, %d bytes", limit, len(gone), freed)
 
 
 def _name(text: str) -> str:

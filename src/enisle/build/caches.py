@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from enisle.archive.beneath import remove
+
+_NOTE = ".json"
 
 
 class Sharing(StrEnum):
@@ -20,6 +25,19 @@ class Sharing(StrEnum):
     SHARED = "shared"
     PRIVATE = "private"
     LOCKED = "locked"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheMount:
+    """One cache. ``identity``: the id that mounts call it by. ``size_bytes``: on the disk."""
+
+    name: str
+    identity: str
+    size_bytes: int
+    in_use: bool
+    created_ns: int
+    used_ns: int
+    count: int
 
 
 class CacheMounts:
@@ -37,12 +55,15 @@ class CacheMounts:
         """The directory of a cache, made with these attributes if it is new."""
         name = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:32]
         if sharing is Sharing.LOCKED:
-            async with self._locks.setdefault(name, asyncio.Lock()), self._lease(name, mode, owner) as path:
+            async with (
+                self._locks.setdefault(name, asyncio.Lock()),
+                self._lease(name, identity, mode, owner) as path,
+            ):
                 yield path
             return
         if sharing is Sharing.PRIVATE:
             name = self._free(name)
-        async with self._lease(name, mode, owner) as path:
+        async with self._lease(name, identity, mode, owner) as path:
             yield path
 
     def _free(self, name: str) -> str:
@@ -52,7 +73,7 @@ class CacheMounts:
         return f"{name}-{number}"
 
     @asynccontextmanager
-    async def _lease(self, name: str, mode: int, owner: tuple[int, int]) -> AsyncIterator[Path]:
+    async def _lease(self, name: str, identity: str, mode: int, owner: tuple[int, int]) -> AsyncIterator[Path]:
         path = self._root / name
         self._used[name] += 1
         try:
@@ -63,28 +84,55 @@ class CacheMounts:
             else:
                 os.chown(path, *owner)
                 path.chmod(mode)
+            self._note(name, identity)
             yield path
         finally:
             self._used[name] -= 1
 
-    def prune(self) -> int:
-        """Remove every cache that no build uses; the bytes freed."""
-        freed = 0
-        if not self._root.is_dir():
-            return 0
+    def _note(self, name: str, identity: str) -> None:
+        """Write down that a cache is used. Losing it costs an order of removal, nothing else."""
+        known = self._noted(name)
+        now = time.time_ns()
+        note = {"id": identity, "created": known.get("created", now), "used": now, "count": known.get("count", -1) + 1}
+        with suppress(OSError):
+            (self._root / f"{name}{_NOTE}").write_text(json.dumps(note))
+
+    def _noted(self, name: str) -> dict[str, int]:
+        try:
+            note = json.loads((self._root / f"{name}{_NOTE}").read_text())
+        except (OSError, ValueError):
+            return {}
+        return note if isinstance(note, dict) else {}
+
+    def all(self) -> list[CacheMount]:
+        """Every cache. Reads all of them to tell their sizes."""
+        names = os.listdir(self._root) if self._root.is_dir() else []
+        return [self._look(name) for name in sorted(names) if not name.endswith(_NOTE)]
+
+    def _look(self, name: str) -> CacheMount:
+        note = self._noted(name)
+        made = int(note.get("created", 0)) or (self._root / name).stat().st_mtime_ns
+        return CacheMount(
+            name=name,
+            identity=str(note.get("id", "")),
+            size_bytes=size(self._root / name),
+            in_use=self._used[name] > 0,
+            created_ns=made,
+            used_ns=int(note.get("used", made)),
+            count=int(note.get("count", 0)),
+        )
+
+    def remove(self, name: str) -> bool:
+        """Remove a cache unless a build uses it; whether it was. At once out of sight, then file by file."""
+        if self._used[name]:
+            return False
         parent = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            for name in os.listdir(parent):
-                if not self._used[name]:
-                    freed += size(self._root / name)
-                    remove(parent, os.fsencode(name))
+            for one in (name, f"{name}{_NOTE}"):
+                remove(parent, os.fsencode(one))
         finally:
             os.close(parent)
-        return freed
-
-    def size(self) -> int:
-        """Bytes of all caches."""
-        return size(self._root) if self._root.is_dir() else 0
+        return True
 
 
 def size(directory: Path) -> int:

@@ -45,7 +45,7 @@ async def opened(options: BuildOptions, body: AsyncIterator[bytes], directory: F
         if not remote.is_url(options.remote):
             raise Invalid(f"remote URL {options.remote[:200]} is neither a git repository nor http(s)")
         fetched = await remote.download(options.remote, directory / "fetched", allow_local=True)
-        await spool(_read(fetched.path), path)
+        await spool(remote.read(fetched.path), path)
         fetched.path.unlink()
     else:
         await spool(body, path)
@@ -112,9 +112,3 @@ def _is_tar(head: bytes) -> bool:
         return len(head) == _BLOCK and bool(parse_header(head))
     except ArchiveError:
         return False
-
-
-async def _read(path: FilePath) -> AsyncIterator[bytes]:
-    with path.open("rb") as file:
-        while piece := await asyncio.to_thread(file.read, 1 << 20):
-            yield piece

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 
 from enisle.errors import Invalid
 from enisle.formats.dockerfile.instructions import Copy, Dockerfile, Run, Stage
@@ -28,8 +28,10 @@ def stage_index(dockerfile: Dockerfile, name: str, before: int) -> int | None:
     return None
 
 
-def needs(dockerfile: Dockerfile, stage: Stage, expand: Callable[[str], str]) -> Iterator[int]:
-    """The stages that one stage is made from."""
+def needs(
+    dockerfile: Dockerfile, stage: Stage, expand: Callable[[str], str], named: Container[str] = ()
+) -> Iterator[int]:
+    """The stages that one stage is made from. ``named``: contexts, which stand in the place of stages of their name."""
     names = [expand(stage.base.image)]
     for instruction in stage.instructions:
         if isinstance(instruction, Copy) and instruction.source:
@@ -37,14 +39,14 @@ def needs(dockerfile: Dockerfile, stage: Stage, expand: Callable[[str], str]) ->
         elif isinstance(instruction, Run):
             names += [mount.options["from"] for mount in instruction.mounts if mount.options.get("from")]
     for position, name in enumerate(names):
-        if position == 0 and name.isdigit():
+        if (position == 0 and name.isdigit()) or name in named:
             continue  # FROM knows names only
         index = stage_index(dockerfile, name, stage.index)
         if index is not None:
             yield index
 
 
-def needed(dockerfile: Dockerfile, target: int, expand: Callable[[str], str]) -> list[int]:
+def needed(dockerfile: Dockerfile, target: int, expand: Callable[[str], str], named: Container[str] = ()) -> list[int]:
     """The target and everything it is made from, in the order of the Dockerfile."""
     found: set[int] = set()
     waiting = [target]
@@ -52,5 +54,5 @@ def needed(dockerfile: Dockerfile, target: int, expand: Callable[[str], str]) ->
         index = waiting.pop()
         if index not in found:
             found.add(index)
-            waiting += needs(dockerfile, dockerfile.stages[index], expand)
+            waiting += needs(dockerfile, dockerfile.stages[index], expand, named)
     return sorted(found)

@@ -11,22 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 from enisle.archive.copy import format_time
 from enisle.build import graph, squash
+from enisle.build.cache import key_of
 from enisle.build.context import Context
-from enisle.build.layer_plan import threaded
+from enisle.build.layer_plan import LayerPlan, threaded
 from enisle.build.layer_tree import LayerTree
+from enisle.build.named_contexts import NamedContexts
 from enisle.build.options import BuildOptions
 from enisle.build.run_step import Runner
 from enisle.build.scope import EPOCH, Arguments
 from enisle.build.stage import StageBuilder, State, StepFailed, short
-from enisle.build.transcript import Emit, Section, Transcript
+from enisle.build.transcript import Emit, Quiet, Section, Transcript, excerpt
 from enisle.build.tree import EmptyTree, Tree
 from enisle.contracts import ImageStep, RegistryAuth
+from enisle.engine.completion import DEFAULT_PATH
 from enisle.errors import EnisleError, Invalid, NotFound
 from enisle.formats.dockerfile.instructions import Dockerfile, Instruction, Pairs, Stage
 from enisle.formats.dockerfile.parse import parse
 from enisle.formats.reference import parse_reference
 from enisle.model.ids import ImageId
-from enisle.model.image import Image, Platform
+from enisle.model.image import Image, ImageConfig, Platform
 
 if TYPE_CHECKING:
     from enisle.build.builder import Builder
@@ -48,7 +51,7 @@ class Build:
         self._context = context
         self._dockerfile: Dockerfile = parse(context.text)
         self._emit = emit
-        self._quiet = _Quiet()
+        self._quiet = Quiet()
         self._transcript = Transcript(self._quiet if options.quiet else emit)
         target = options.platform or builder.host
         self.arguments = Arguments(options.arguments, target, builder.host, self._dockerfile.escape)
@@ -65,14 +68,19 @@ class Build:
         self._sections: dict[int, Section] = {}
         self._trees: dict[str, Tree] = {}
         self._made: list[ImageId] = []
+        self._named = NamedContexts(options.contexts, context.tree, directory)
+        self._sources: list[ImageId] | None = None
+        self._sources_lock = asyncio.Lock()
         self._stack = AsyncExitStack()
 
     async def run(self, names: list[str]) -> ImageId:
         """Carry it out, name the image, tell."""
         try:
-            async with self._stack:
+            async with self._named, self._stack:
                 image = await self._run()
                 await self.images.persist()
+                if self.options.keep:
+                    self._builder.cache.add_result(image)
                 self._transcript.emit({"aux": {"ID": image}})
                 self._warn_unused()
                 self._transcript.emit({"stream": f"Successfully built {short(image)}\n"})
@@ -90,7 +98,7 @@ class Build:
         for instruction in self._dockerfile.arguments:
             self.arguments.declare_global(instruction)
         target = graph.target_index(self._dockerfile, self.options.target)
-        needed = graph.needed(self._dockerfile, target, self.arguments.expand_global)
+        needed = graph.needed(self._dockerfile, target, self.arguments.expand_global, self._named)
         labels = self._labels(target)
         self._number(needed, labels)
         self._sections = {index: self._transcript.section() for index in needed}
@@ -141,7 +149,7 @@ class Build:
         """The finished stage; built once, however many need it."""
         if index not in self._stages:
             stage = self._dockerfile.stages[index]
-            for other in graph.needs(self._dockerfile, stage, self.arguments.expand_global):
+            for other in graph.needs(self._dockerfile, stage, self.arguments.expand_global, self._named):
                 self._start(other)
             self._start(index)
         return await asyncio.shield(self._stages[index])
@@ -150,7 +158,7 @@ class Build:
         if index in self._stages:
             return
         stage = self._dockerfile.stages[index]
-        for other in graph.needs(self._dockerfile, stage, self.arguments.expand_global):
+        for other in graph.needs(self._dockerfile, stage, self.arguments.expand_global, self._named):
             self._start(other)
         section = self._sections.setdefault(index, Section(self._transcript))
         builder = self._builders[index] = StageBuilder(self, stage, section)
@@ -171,17 +179,44 @@ class Build:
         await asyncio.gather(*self._stages.values(), return_exceptions=True)
 
     async def base_state(self, name: str, stage: Stage, section: Section) -> State:
-        """What a FROM begins with: an earlier stage or an image."""
-        index = None if name.isdigit() else graph.stage_index(self._dockerfile, name, stage.index)
+        """What a FROM begins with: a named context, an earlier stage or an image."""
+        if name in self._named:
+            image_name = self._named.image(name)
+            if not image_name:
+                return await self._files_as_base(name)
+            name, index = image_name, None
+        else:
+            index = None if name.isdigit() else graph.stage_index(self._dockerfile, name, stage.index)
         if index is not None:
             state = await self._stage(index)
             return State(image=state.image, config=state.config, author=state.author)
         image = await self._image(name, section.message, _platform(self.arguments.expand_global(stage.base.platform)))
         return State(image=image.id, config=image.config, author=image.author)
 
-    async def _image(self, name: str, progress: Callable[[dict[str, Any]], None], platform: Platform | None) -> Image:
+    async def _files_as_base(self, name: str) -> State:
+        """A named context's files as an image of one layer."""
+        plan = LayerPlan(EmptyTree(), now_ns=self.now_ns, limit_ns=self.limit_ns)
+        tree = await self._named.tree(name)
+        await asyncio.to_thread(plan.take, tree)
+        config = ImageConfig(env=(DEFAULT_PATH,))
+        key = key_of("context", await asyncio.to_thread(plan.digest), self.epoch_s, self.platform_text)
+        found = await self.cached(key)
+        if found is None:
+            step = ImageStep(config=config, created_by=f"FROM {name}", created=self.created)
+            image = await self.extend(None, threaded(plan.pieces()), step, key)
+            return State(image=image, config=config)
+        return State(image=found.id, config=found.config)
+
+    async def _image(
+        self,
+        name: str,
+        progress: Callable[[dict[str, Any]], None],
+        platform: Platform | None,
+        *,
+        pull: bool | None = None,
+    ) -> Image:
         platform = platform or self.options.platform
-        if not self.options.pull:
+        if not (self.options.pull if pull is None else pull):
             try:
                 return self._hold(await self.images.get(name, platform))
             except NotFound:
@@ -200,7 +235,12 @@ class Build:
         """The files a --from names: a stage, an image; "" is the context."""
         if not name:
             return self._context.tree
-        index = graph.stage_index(self._dockerfile, name, stage.index)
+        if name in self._named:
+            if not self._named.image(name):
+                return await self._named.tree(name)
+            name, index = self._named.image(name), None
+        else:
+            index = graph.stage_index(self._dockerfile, name, stage.index)
         if index is not None:
             image = (await self._stage(index)).image
         elif name.isdigit():
@@ -230,19 +270,47 @@ class Build:
         if found is None:
             return None
         try:
-            return self._hold(await self.images.get(found))
+            image = self._hold(await self.images.get(found))
         except NotFound:
             return None
+        self._builder.cache.touch(key)
+        return image
+
+    async def borrowed(self, parent: ImageId | None, step: ImageStep, key: str) -> ImageId | None:
+        """The result of a step from one of the images that --cache-from names."""
+        if self.options.no_cache or not self.options.cache_from:
+            return None
+        async with self._sources_lock:
+            if self._sources is None:
+                self._sources = await self._cache_sources()
+        for source in self._sources:
+            image = await self.images.borrow(parent, source, step)
+            if image is not None:
+                self._keep(image, key, step)
+                return image
+        return None
+
+    async def _cache_sources(self) -> list[ImageId]:
+        found: list[ImageId] = []
+        for name in self.options.cache_from:
+            try:
+                found.append((await self._image(name, lambda _: None, None, pull=False)).id)
+            except EnisleError as error:
+                self._transcript.emit({"stream": f"[Warning] {name} is no source of the cache: {error}\n"})
+        return found
+
+    def _keep(self, image: ImageId, key: str, step: ImageStep) -> None:
+        self.images.hold(image)
+        self._stack.callback(self.images.release, image)
+        self._made.append(image)
+        self._builder.cache.put(key, image, step.created_by)
 
     async def extend(
         self, parent: ImageId | None, layer: AsyncIterator[bytes] | None, step: ImageStep, key: str
     ) -> ImageId:
         """The result of a step that was carried out, remembered for later builds."""
         image = await self.images.extend(parent, layer, step)
-        self.images.hold(image)
-        self._stack.callback(self.images.release, image)
-        self._made.append(image)
-        self._builder.cache.put(key, image)
+        self._keep(image, key, step)
         return image
 
     async def _squashed(self, image: ImageId, base: ImageId | None) -> ImageId:
@@ -279,24 +347,6 @@ class Build:
     def _warn_unused(self) -> None:
         if unused := self.arguments.unused():
             self._transcript.emit({"stream": f"[Warning] One or more build-args {unused} were not consumed\n"})
-
-
-class _Quiet:
-    """Keeps messages that are wanted only after a failure."""
-
-    def __init__(self) -> None:
-        self.kept: list[dict[str, Any]] = []
-
-    def __call__(self, message: dict[str, Any]) -> None:
-        self.kept.append(message)
-
-
-def excerpt(text: str, name: str, line: int, around: int = 2) -> str:
-    """The lines around one of a file, it marked."""
-    rows = text.splitlines()
-    first, last = max(1, line - around), min(len(rows), line + around)
-    body = "".join(f"{'>>>' if row == line else '   '} {row:4} | {rows[row - 1]}\n" for row in range(first, last + 1))
-    return f"{name}:{line}\n{'-' * 20}\n{body}{'-' * 20}\n"
 
 
 def _literal(text: str) -> str:

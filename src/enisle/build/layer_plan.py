@@ -86,6 +86,15 @@ class LayerPlan:
         self._lead_to(place)
         self._files[place] = planned
 
+    def take(self, tree: Tree) -> None:
+        """Put all files of a tree, as they are."""
+        for path, node in tree.walk(()):
+            if node.is_directory:
+                self.directory(path, owner=(node.uid, node.gid), mode=node.mode, mtime_ns=node.mtime_ns)
+            else:
+                xattrs = tuple(sorted(tree.xattrs(path, node).items()))
+                self.put(path, Planned(node=node, tree=tree, source=path, xattrs=xattrs))
+
     def _lead_to(self, path: Path) -> None:
         for count in range(1, len(path)):
             above = path[:count]

@@ -15,7 +15,9 @@ class BuildOptions:
     """``remote``: a URL or git repository in the place of the context sent. ``arguments``: None is "not given".
 
     ``runtime`` "vm": every RUN has a virtual machine of its own. ``secrets``: by id, never stored, never part of a
-    key. ``ssh``: paths of agents' sockets on this host, by id. ``credentials``: by registry.
+    key. ``ssh``: paths of agents' sockets on this host, by id. ``credentials``: by registry. ``cache_from``: images
+    that are trusted to give results of steps. ``contexts``: named contexts, see :mod:`enisle.build.named_contexts`.
+    ``keep``: the result is an image that somebody wants, not only a step on the way to something else.
     """
 
     dockerfile: str = ""
@@ -41,4 +43,7 @@ class BuildOptions:
     cgroup_parent: str = ""
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     ssh: Mapping[str, str] = field(default_factory=dict)
+    cache_from: tuple[str, ...] = ()
+    contexts: Mapping[str, str] = field(default_factory=dict)
+    keep: bool = True
     credentials: Mapping[str, RegistryAuth] = field(default_factory=dict, repr=False)

@@ -7,6 +7,7 @@ import email.utils
 import ipaddress
 import posixpath
 import socket
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,13 @@ async def _saved(response: aiohttp.ClientResponse, shown: str, path: FilePath, l
         mtime_ns=int(parsed.timestamp()) * 1_000_000_000 if parsed else 0,
         content_type=response.content_type,
     )
+
+
+async def read(path: FilePath) -> AsyncIterator[bytes]:
+    """The pieces of a file."""
+    with path.open("rb") as file:
+        while piece := await asyncio.to_thread(file.read, _CHUNK):
+            yield piece
 
 
 def file_name(url: str) -> str:

@@ -10,8 +10,9 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
+from typing import NamedTuple
 
 from enisle.build.caches import CacheMounts, Sharing
 from enisle.build.layer_plan import LayerPlan, Planned, threaded
@@ -51,6 +52,16 @@ class Mounted:
     environment: list[str] = field(default_factory=list)
 
 
+class _Wanted(NamedTuple):
+    """A cache that a RUN will have."""
+
+    identity: str
+    sharing: Sharing
+    mode: int
+    owner: tuple[int, int]
+    mount: Mount
+
+
 class RunMounts:
     """Makes the mounts of one RUN; all of it is gone when the context ends. ``tree_of``: the tree of a ``from``."""
 
@@ -69,6 +80,7 @@ class RunMounts:
         self._tree_of = tree_of
         self._stack = AsyncExitStack()
         self._agents = 0
+        self._wanted: list[_Wanted] = []
         self._pending: list[tuple[LayerPlan, str, Mount]] = []
         self.result = Mounted()
 
@@ -110,7 +122,8 @@ class RunMounts:
         return self._directory / secrets.token_hex(8)
 
     async def make(self) -> None:
-        """Make what binds show: a layer of their own, that nobody else's files can be in."""
+        """Take the caches, and make what binds show: a layer of their own, that nobody else's files can be in."""
+        await self._lease()
         for plan, name, mount in self._pending:
             step = ImageStep(config=ImageConfig(), created_by="mount")
             image = await self._images.extend(None, threaded(plan.pieces()), step)
@@ -156,10 +169,20 @@ class RunMounts:
             raise Invalid(f"unsupported sharing value {options['sharing']!r}") from None
         mode = _octal(options.get("mode", "0755"))
         owner = (_id(options.get("uid", "0")), _id(options.get("gid", "0")))
-        lease = self._caches.leased(options.get("id", target), sharing, mode=mode, owner=owner)
-        path = await self._stack.enter_async_context(lease)
-        read_only = _flag(options, "ro")
-        self.result.mounts.append(Mount(kind=MountKind.BIND, target=target, source=str(path), read_only=read_only))
+        mount = Mount(kind=MountKind.BIND, target=target, source="", read_only=_flag(options, "ro"))
+        self._wanted.append(_Wanted(options.get("id", target), sharing, mode, owner, mount))
+
+    async def _lease(self) -> None:
+        """Take the caches: in one order for all, and each once, so that RUNs never wait for each other in a circle."""
+        taken: dict[tuple[str, Sharing], FilePath] = {}
+        locked = {one.identity for one in self._wanted if one.sharing is Sharing.LOCKED}
+        for one in sorted(self._wanted, key=lambda one: one.identity):
+            sharing = Sharing.LOCKED if one.identity in locked else one.sharing
+            key = (one.identity, sharing)
+            if key not in taken:
+                lease = self._caches.leased(one.identity, sharing, mode=one.mode, owner=one.owner)
+                taken[key] = await self._stack.enter_async_context(lease)
+            self.result.mounts.append(replace(one.mount, source=str(taken[key])))
 
     async def _tmpfs(self, options: dict[str, str], target: str) -> None:
         size = _bytes(options["size"]) if "size" in options else 0

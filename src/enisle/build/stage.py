@@ -144,11 +144,11 @@ class StageBuilder:
 
     # --- results and the cache ---
 
-    async def _cached(self, key: str) -> bool:
-        """Take the result of an earlier build, if there is one."""
+    async def _cached(self, key: str, config: ImageConfig, created_by: str) -> bool:
+        """Take the result of an earlier build, if there is one, or of an image that --cache-from names."""
         image = await self._build.cached(key)
         if image is None:
-            return False
+            return bool(created_by) and await self._borrowed(key, config, created_by)
         self._section.say(" ---> Using cache\n")
         self._become(image.id, image.config)
         return True
@@ -161,16 +161,26 @@ class StageBuilder:
     async def _result(
         self, key: str, config: ImageConfig, created_by: str, layer: AsyncIterator[bytes] | None = None
     ) -> None:
-        build = self._build
-        step = ImageStep(
+        image = await self._build.extend(self._state.image, layer, self._image_step(config, created_by), key)
+        self._become(image, config)
+
+    def _image_step(self, config: ImageConfig, created_by: str) -> ImageStep:
+        return ImageStep(
             config=config,
             created_by=created_by,
-            created=build.created,
+            created=self._build.created,
             author=self._state.author,
-            platform=build.options.platform if self._state.image is None else None,
+            platform=self._build.options.platform if self._state.image is None else None,
         )
-        image = await build.extend(self._state.image, layer, step, key)
+
+    async def _borrowed(self, key: str, config: ImageConfig, created_by: str) -> bool:
+        """Take the result from an image that --cache-from names, if one has it."""
+        image = await self._build.borrowed(self._state.image, self._image_step(config, created_by), key)
+        if image is None:
+            return False
+        self._section.say(" ---> Using cache\n")
         self._become(image, config)
+        return True
 
     def _key(self, kind: str, *parts: object) -> str:
         return key_of(kind, self._state.image, self._build.epoch_s, *parts)
@@ -189,8 +199,9 @@ class StageBuilder:
             elif state.has_command:
                 config = replace(config, command=state.config.command)
         key = self._key("config", shown, state.author, repr(config), self._build.platform_text)
-        if not await self._cached(key):
-            await self._result(key, config, self._nop(f" {shown}"))
+        created_by = self._nop(f" {shown}")
+        if not await self._cached(key, config, created_by):
+            await self._result(key, config, created_by)
 
     # --- files ---
 
@@ -212,12 +223,13 @@ class StageBuilder:
         path = config_steps.working_directory(self._state.config, self._expand(instruction.value))
         config = replace(self._state.config, working_dir=path)
         key = self._key("workdir", path)
-        if await self._cached(key):
+        created_by = self._nop(f"WORKDIR {path}")
+        if await self._cached(key, config, created_by):
             return
         plan = self._plan(await self.tree())
         await asyncio.to_thread(plan.directory, split(path), owner=(0, 0))
         layer = threaded(plan.pieces()) if plan else None
-        await self._result(key, config, self._nop(f"WORKDIR {path}"), layer)
+        await self._result(key, config, created_by, layer)
 
     async def _copy(self, instruction: Copy) -> None:
         base = await self.tree()
@@ -228,10 +240,10 @@ class StageBuilder:
             plan = copier.plan
             digest = await asyncio.to_thread(plan.digest)
             key = self._key("copy", step.keyword, digest)
-            if await self._cached(key):
-                return
-            shown = f"{step.keyword} {plan.only_kind()}:{digest} in {step.destination} "
-            await self._result(key, self._state.config, self._nop(shown), threaded(plan.pieces()) if plan else None)
+            created_by = self._nop(f"{step.keyword} {plan.only_kind()}:{digest} in {step.destination} ")
+            if not await self._cached(key, self._state.config, created_by):
+                layer = threaded(plan.pieces()) if plan else None
+                await self._result(key, self._state.config, created_by, layer)
 
     async def _copy_step(self, instruction: Copy, base: Tree) -> CopyStep:
         expand = self._expand
@@ -280,7 +292,9 @@ class StageBuilder:
             mounts.add_scripts(scripts)
             arguments = self._scope.run_arguments(config.env)
             key = self._key("run", words, arguments, network, mounts.result.keys, build.options.runtime)
-            if await self._cached(key):
+            created_by = _run_history(words, arguments)
+            # What a mount shows is no part of the history, so only the key can tell such RUNs apart.
+            if await self._cached(key, config, "" if instruction.mounts else created_by):
                 return
             await mounts.make()
             step = RunStep(
@@ -294,7 +308,7 @@ class StageBuilder:
             ran = build.runner.ran(step, build.options, mounts.result, self._section.say)
             layer = await stack.enter_async_context(ran)
             pieces = filtered(layer, unwanted, limit_ns=build.limit_ns)
-            await self._result(key, config, _run_history(words, arguments), threaded(pieces))
+            await self._result(key, config, created_by, threaded(pieces))
 
     async def _tree_for_mount(self, name: str) -> Tree:
         return await self._build.tree_of(name, self._stage)

@@ -65,3 +65,21 @@ class Transcript:
             for message in failed.kept:
                 self.emit(message)
             failed.kept.clear()
+
+
+class Quiet:
+    """Keeps messages that are wanted only after a failure."""
+
+    def __init__(self) -> None:
+        self.kept: list[dict[str, Any]] = []
+
+    def __call__(self, message: dict[str, Any]) -> None:
+        self.kept.append(message)
+
+
+def excerpt(text: str, name: str, line: int, around: int = 2) -> str:
+    """The lines around one of a file, it marked."""
+    rows = text.splitlines()
+    first, last = max(1, line - around), min(len(rows), line + around)
+    body = "".join(f"{'>>>' if row == line else '   '} {row:4} | {rows[row - 1]}\n" for row in range(first, last + 1))
+    return f"{name}:{line}\n{'-' * 20}\n{body}{'-' * 20}\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from enisle.archive.entry import Entry, FileKind
 from enisle.archive.pack import entry_of
@@ -38,30 +38,46 @@ class _Sink:
             self._size = 0
 
 
-def packed(directory: str, dockerfile: str, extra: tuple[str, bytes] | None = None) -> Iterator[bytes]:
+def packed(
+    directory: str,
+    dockerfile: str,
+    extra: tuple[str, bytes] | None = None,
+    others: Mapping[str, str] | None = None,
+) -> Iterator[bytes]:
     """The tar of a context. ``dockerfile``: its path in it. ``extra``: a name and content to be added.
+
+    ``others``: further directories, by the path in the tar that each is to be below.
 
     The Dockerfile and .dockerignore are always sent; the daemon leaves them out of what can be copied.
     """
-    if not os.path.isdir(directory):
-        raise NotFound(f"unable to prepare context: path {directory!r} not found, or no directory")
-    ignore = _ignore(directory, dockerfile)
+    for place in (directory, *(others or {}).values()):
+        if not os.path.isdir(place):
+            raise NotFound(f"unable to prepare context: path {place!r} not found, or no directory")
     needed = {dockerfile, ".dockerignore", f"{dockerfile}.dockerignore"}
     sink = _Sink()
     writer = TarWriter(sink)
     if extra is not None:
         name, data = extra
         writer.add(Entry(name=name.encode("utf-8", "surrogateescape"), size=len(data)), (data,))
-    for path, status in _walk(directory, ignore, needed):
-        for _ in _add(writer, directory, path, status):
-            yield from sink.taken(_CHUNK)
-        yield from sink.taken(_CHUNK)
+    yield from _tree(sink, writer, directory, _ignore(directory, dockerfile), needed)
+    for inside, place in (others or {}).items():
+        writer.add(Entry(name=os.fsencode(inside), kind=FileKind.DIRECTORY, mode=0o755))
+        yield from _tree(sink, writer, place, _ignore(place, ""), set(), inside)
     writer.close()
     yield from sink.taken()
 
 
+def _tree(
+    sink: _Sink, writer: TarWriter, directory: str, ignore: dockerignore.Ignore, needed: set[str], inside: str = ""
+) -> Iterator[bytes]:
+    for path, status in _walk(directory, ignore, needed):
+        for _ in _add(writer, directory, path, status, inside):
+            yield from sink.taken(_CHUNK)
+        yield from sink.taken(_CHUNK)
+
+
 def _ignore(directory: str, dockerfile: str) -> dockerignore.Ignore:
-    for name in (f"{dockerfile}.dockerignore", ".dockerignore"):
+    for name in (f"{dockerfile}.dockerignore", ".dockerignore") if dockerfile else (".dockerignore",):
         try:
             with open(os.path.join(directory, name), encoding="utf-8", errors="surrogateescape") as file:
                 return dockerignore.parse(file.read())
@@ -89,11 +105,11 @@ def _walk(directory: str, ignore: dockerignore.Ignore, needed: set[str]) -> Iter
         waiting += reversed(below)
 
 
-def _add(writer: TarWriter, directory: str, path: str, status: os.stat_result) -> Iterator[None]:
+def _add(writer: TarWriter, directory: str, path: str, status: os.stat_result, inside: str = "") -> Iterator[None]:
     kind = _KINDS.get(stat.S_IFMT(status.st_mode))
     if kind is None:
         return  # sockets and devices are no part of a context
-    entry = entry_of(status, kind, os.fsencode(path))
+    entry = entry_of(status, kind, os.fsencode(f"{inside}/{path}" if inside else path))
     entry.uid = entry.gid = 0
     place = os.path.join(directory, path)
     if kind is FileKind.SYMBOLIC_LINK:

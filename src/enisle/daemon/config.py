@@ -36,6 +36,13 @@ class Images:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Build:
+    """``cache_bytes``: limit of what is kept for later builds; 0: a tenth of the disk, and 2 GiB at least."""
+
+    cache_bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Vm:
     """``accelerator``: "" proves KVM and falls back to TCG; "kvm" or "tcg" insists."""
 
@@ -61,6 +68,7 @@ class Config:
     debug: bool = False
     network: Network = Network()
     images: Images = Images()
+    build: Build = Build()
     vm: Vm = Vm()
     log: Log = Log()
 
@@ -70,7 +78,7 @@ class Config:
         return self.socket if self.socket != Path() else self.run_root / "enisle.sock"
 
 
-_SECTIONS: dict[str, type[Any]] = {"network": Network, "images": Images, "vm": Vm, "log": Log}
+_SECTIONS: dict[str, type[Any]] = {"network": Network, "images": Images, "build": Build, "vm": Vm, "log": Log}
 
 
 def parse_toml(text: str, source: str) -> Config:
@@ -104,7 +112,9 @@ def _checked(section: type[Any], name: str, value: object, where: str) -> Any:
         return tuple(value)
     if hint in (str, bool) and type(value) is hint:
         return value
-    expected = {Path: "a path", str: "a text", bool: "true or false"}.get(hint, "a list of texts")
+    if hint is int and type(value) is int and value >= 0:
+        return value
+    expected = {Path: "a path", str: "a text", bool: "true or false", int: "a number"}.get(hint, "a list of texts")
     raise Invalid(f"{where}: {value!r} is not {expected}")
 
 

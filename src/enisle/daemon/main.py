@@ -81,7 +81,13 @@ async def _serve(config: Config) -> int:
     began = time.monotonic()
     stop = _stop_event()
     async with opened(config) as engine:
-        builder = Builder(engine, data_root=config.data_root, run_root=config.run_root, host=host_platform())
+        builder = Builder(
+            engine,
+            data_root=config.data_root,
+            run_root=config.run_root,
+            host=host_platform(),
+            limit_bytes=config.build.cache_bytes,
+        )
         await builder.open()
         sock = bind(config.socket_path, config.group)
         serving = await serve(make_app(engine, builder), [sock])

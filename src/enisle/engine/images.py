@@ -154,6 +154,10 @@ class Images:
         """The result of one build step, without a name. See contracts.ImageStore."""
         return await self._store.extend(parent, layer, step)
 
+    async def borrow(self, parent: ImageId | None, source: ImageId, step: ImageStep) -> ImageId | None:
+        """A build step's result from an image that is trusted to be made by the same steps. See contracts."""
+        return await self._store.borrow(parent, source, step)
+
     async def squash(self, image: ImageId, base: ImageId | None, layer: AsyncIterator[bytes]) -> ImageId:
         """One layer in the place of all above ``base``. See contracts.ImageStore."""
         return await self._store.squash(image, base, layer)
@@ -173,6 +177,10 @@ class Images:
     def release(self, image: str) -> None:
         """Undo one ``hold``."""
         self._core.image_claims[image] -= 1
+
+    def is_held(self, image: str) -> bool:
+        """Whether something under way needs it."""
+        return self._core.image_claims[image] > 0
 
     async def discard(self, image: ImageId) -> bool:
         """Remove an image that has no name, no user and no child; whether it was."""

@@ -87,6 +87,25 @@ def extended(
     )
 
 
+def same_step(below: ImageDocument | None, source: ImageDocument, created_by: str) -> tuple[HistoryEntry, int] | None:
+    """What a source has for a step above exactly these others: its history entry, and how many layers it has with it.
+
+    None when it was made in another way. Times, and who made it, do not count.
+    """
+    history, diff_ids = (below.history, below.diff_ids) if below else ((), ())
+    depth = len(history)
+    if len(source.history) <= depth or source.diff_ids[: len(diff_ids)] != diff_ids:
+        return None
+    for one, other in zip(history, source.history, strict=False):
+        if (one.created_by, one.empty_layer) != (other.created_by, other.empty_layer):
+            return None
+    entry = source.history[depth]
+    if entry.created_by != created_by:
+        return None
+    layers = len(diff_ids) + (not entry.empty_layer)
+    return (entry, layers) if len(source.diff_ids) >= layers else None
+
+
 def squashed_document(document: ImageDocument, taken: Taken, below: tuple[LayerRecord, ...]) -> ImageDocument:
     """The config with one layer above those below; the history keeps every step, all but the last without a layer."""
     kept = len(below)

@@ -25,7 +25,7 @@ from enisle.images.ingest import Parts
 from enisle.images.layers import LayerStore
 from enisle.images.load import load
 from enisle.images.lookup import Lookup
-from enisle.images.made import add_image, extended, squashed_document, take_stream
+from enisle.images.made import add_image, extended, same_step, squashed_document, take_stream
 from enisle.images.platforms import fits, host_platform, shown
 from enisle.images.pull import Puller
 from enisle.images.push import Pusher
@@ -296,6 +296,30 @@ class LocalImageStore:
                 )
                 layers = (*below, taken.record) if taken and has_layer else below
                 return await add_image(self._parts, document, layers, name="", parent=parent or "", keep=False)
+
+    async def borrow(self, parent: ImageId | None, source: ImageId, step: ImageStep) -> ImageId | None:
+        """The step's result, taken from an image that was made by the same steps. See contracts.ImageStore."""
+        base, other = self._record(parent) if parent else None, self._record(source)
+        below = self._lookup.document(base) if base else None
+        found = same_step(below, self._lookup.document(other), step.created_by)
+        if found is None:
+            return None
+        entry, count = found
+        document = below or ImageDocument(config=step.config, platform=host_platform())
+        document = replace(
+            document,
+            config=step.config,
+            platform=step.platform or document.platform,
+            created=step.created or entry.created,
+            author=step.author or document.author,
+            comment=step.comment,
+            history=(*document.history, replace(entry, author=step.author, comment=step.comment)),
+            diff_ids=tuple(layer.diff_id for layer in other.layers[:count]),
+        )
+        with self._parts.pinned([*other.blobs, *(layer.chain for layer in other.layers)]):
+            return await add_image(
+                self._parts, document, other.layers[:count], name="", parent=parent or "", keep=False
+            )
 
     async def squash(self, image: ImageId, base: ImageId | None, layer: AsyncIterator[bytes]) -> ImageId:
         """The image with one layer in the place of all above ``base``. See contracts.ImageStore."""

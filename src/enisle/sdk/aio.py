@@ -278,6 +278,7 @@ class Images(_Facet):
     open_push = _opening(images.push)
     open_load = _opening(images.load)
     open_save = _opening(images.save)
+    open_files = _opening(images.files)
     open_import = _opening(images.import_tar)
     open_bootstrap = _opening(images.bootstrap)
 

@@ -99,6 +99,12 @@ def save(references: tuple[str, ...]) -> Request[bytes]:
     return Request("GET", "/images/get", query={"names": references}, parse=lambda reply: reply.body)
 
 
+def files(reference: str) -> Request[bytes]:
+    """One tar of all files of an image, as a container would see them."""
+    path = f"/enisle/v1/images/{image_segment(reference)}/files"
+    return Request("GET", path, parse=lambda reply: reply.body, native=True)
+
+
 def import_tar(
     body: Body,
     *,

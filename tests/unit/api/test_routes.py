@@ -25,7 +25,7 @@ async def test_ping(client: Client) -> None:
         assert (answer.status, answer.body) == (200, body)
         assert answer.headers["Api-Version"] == "1.47"
         assert answer.headers["Ostype"] == "linux"
-        assert answer.headers["Docker-Experimental"] == "false"
+        assert answer.headers["Docker-Experimental"] == "true"
         assert answer.headers["Server"].startswith("Enisle/")
 
 

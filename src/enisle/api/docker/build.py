@@ -12,12 +12,12 @@ from aiohttp import web
 
 from enisle.api.call import Call
 from enisle.api.decode import decode
-from enisle.api.docker import limits_body, registry_auth
+from enisle.api.docker import build_cache, limits_body, registry_auth
 from enisle.api.docker.images import parse_platform
 from enisle.api.docker.request_types import AuthBody, Limits, Ulimit
 from enisle.api.progress import stream_progress
 from enisle.api.query import Query
-from enisle.api.reply import empty, json_response
+from enisle.api.reply import empty
 from enisle.api.router import Route
 from enisle.build.builder import Builder
 from enisle.build.options import BuildOptions
@@ -27,14 +27,16 @@ from enisle.errors import EnisleError, Invalid, NotSupported
 
 _RUNTIMES = {"": "", "default": "", "process": "", "container": "", "vm": "vm"}
 EXTRAS_HEADER = "X-Enisle-Build"
-"""What Docker's classic builder has no word for, as base64 JSON: secrets, and sockets of SSH agents."""
+"""What Docker's classic builder has no word for, as base64 JSON."""
 
 
 class _Extras(msgspec.Struct, kw_only=True):
-    """``secrets``: base64 by id. ``ssh``: path on the daemon's host by id."""
+    """``secrets``: base64 by id. ``ssh``: path on the daemon's host by id. ``contexts``, ``keep``: see BuildOptions."""
 
     secrets: dict[str, str] = {}
     ssh: dict[str, str] = {}
+    contexts: dict[str, str] = {}
+    keep: bool = True
 
 
 async def build(call: Call) -> web.StreamResponse:
@@ -94,8 +96,11 @@ def _options(call: Call) -> BuildOptions:
         ulimits=limits_body.ulimits(limits),
         security_options=tuple(_json(query, "securityopt", list[str]) or ()),
         cgroup_parent=query.text("cgroupparent"),
-        secrets=extras[0],
-        ssh=extras[1],
+        secrets=_secrets(extras),
+        ssh=extras.ssh,
+        contexts=extras.contexts,
+        keep=extras.keep,
+        cache_from=tuple(_json(query, "cachefrom", list[str]) or ()),
         credentials=_credentials(call.request.headers.get("X-Registry-Config", "")),
     )
 
@@ -146,13 +151,19 @@ def _size(query: Query, name: str) -> int:
     return size
 
 
-def _extras(header: str) -> tuple[dict[str, bytes], dict[str, str]]:
+def _extras(header: str) -> _Extras:
     if not header:
-        return {}, {}
+        return _Extras()
     try:
-        extras = decode(base64.b64decode(header, validate=True), _Extras)
-        return {name: base64.b64decode(text, validate=True) for name, text in extras.secrets.items()}, extras.ssh
+        return decode(base64.b64decode(header, validate=True), _Extras)
     except (binascii.Error, ValueError, EnisleError):
+        raise Invalid(f"the header {EXTRAS_HEADER} cannot be read") from None
+
+
+def _secrets(extras: _Extras) -> dict[str, bytes]:
+    try:
+        return {name: base64.b64decode(text, validate=True) for name, text in extras.secrets.items()}
+    except (binascii.Error, ValueError):
         raise Invalid(f"the header {EXTRAS_HEADER} cannot be read") from None
 
 
@@ -173,10 +184,6 @@ async def cancel(_call: Call) -> web.StreamResponse:
     return empty(200)
 
 
-async def prune(call: Call) -> web.StreamResponse:
-    return json_response({"CachesDeleted": None, "SpaceReclaimed": await _builder(call).prune()})
-
-
 async def session(_call: Call) -> web.StreamResponse:
     raise NotSupported("BuildKit's sessions are not offered.", remedy="Set DOCKER_BUILDKIT=0, or use enisle build.")
 
@@ -184,6 +191,6 @@ async def session(_call: Call) -> web.StreamResponse:
 ROUTES = [
     Route("POST", "build", build, watch=True),
     Route("POST", "build/cancel", cancel),
-    Route("POST", "build/prune", prune),
+    Route("POST", "build/prune", build_cache.prune),
     Route("POST", "session", session),
 ]

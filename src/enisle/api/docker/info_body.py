@@ -22,7 +22,7 @@ def version_json(facts: dict[str, Any]) -> dict[str, Any]:
         "GitCommit": facts.get("git_commit", ""),
     }
     common["GoVersion"] = f"python{facts.get('python', '')}"  # clients print it as what the engine was made with
-    details = {**common, "Experimental": "false"}
+    details = {**common, "Experimental": "true"}
     return {
         "Platform": {"Name": "Enisle"},
         "Components": [{"Name": "Engine", "Version": version, "Details": details}],
@@ -127,7 +127,7 @@ def _absent() -> dict[str, Any]:
         "HttpsProxy": "",
         "NoProxy": "",
         "Labels": [],
-        "ExperimentalBuild": False,
+        "ExperimentalBuild": True,
         "Isolation": "",
         "Swarm": {
             "NodeID": "",

@@ -10,13 +10,14 @@ from typing import Any, cast
 from aiohttp import web
 
 from enisle.api.call import Call
-from enisle.api.docker import event_body, image_body, info_body, older, registry_auth
+from enisle.api.docker import build_cache, event_body, image_body, info_body, older, registry_auth
 from enisle.api.docker.inspect_body import summary_json
 from enisle.api.docker.request_types import AuthBody
 from enisle.api.docker.volumes import volume_json
 from enisle.api.reply import encode, json_response
 from enisle.api.router import Route
 from enisle.api.times import parse_time, rfc3339
+from enisle.build.usage import CacheEntry
 from enisle.engine.system import DiskUsage
 from enisle.errors import Invalid
 from enisle.model.event import Event
@@ -69,16 +70,20 @@ async def disk_usage(call: Call) -> web.StreamResponse:
     if not wanted <= _DISK_TYPES:
         raise Invalid(f"unknown object type: {min(wanted - _DISK_TYPES)[:40]}")
     usage = await call.engine.system.disk_usage()
-    result = _usage_json(usage, wanted, with_virtual=not call.at_least(1, 44))
+    kept = await call.builder.usage.entries() if call.builder and wanted & {"image", "build-cache"} else []
+    result = _usage_json(usage, kept, wanted, with_virtual=not call.at_least(1, 44))
     if "build-cache" in wanted and not call.at_least(1, 42):
-        result["BuilderSize"] = 0
+        result["BuilderSize"] = sum(entry.size_bytes for entry in kept if not entry.shared)
     return json_response(result)
 
 
-def _usage_json(usage: DiskUsage, wanted: frozenset[str], *, with_virtual: bool) -> dict[str, Any]:
+def _usage_json(
+    usage: DiskUsage, kept: list[CacheEntry], wanted: frozenset[str], *, with_virtual: bool
+) -> dict[str, Any]:
     result: dict[str, Any] = {}
     if "image" in wanted:
-        result["LayersSize"] = usage.layers.layers_bytes
+        steps = [entry for entry in kept if entry.image is not None and not entry.shared]
+        result["LayersSize"] = usage.layers.layers_bytes - sum(entry.size_bytes for entry in steps)
         result["Images"] = [
             image_body.summary_json(
                 image,
@@ -87,6 +92,7 @@ def _usage_json(usage: DiskUsage, wanted: frozenset[str], *, with_virtual: bool)
                 with_virtual=with_virtual,
             )
             for image, users in usage.images
+            if image.id not in {entry.image for entry in steps}
         ]
     if "container" in wanted:
         now = time.time_ns()
@@ -94,7 +100,7 @@ def _usage_json(usage: DiskUsage, wanted: frozenset[str], *, with_virtual: bool)
     if "volume" in wanted:
         result["Volumes"] = [volume_json(volume, (size, users)) for volume, size, users in usage.volumes]
     if "build-cache" in wanted:
-        result["BuildCache"] = []
+        result["BuildCache"] = [build_cache.entry_json(entry) for entry in kept]
     return result
 
 

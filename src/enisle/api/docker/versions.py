@@ -35,7 +35,7 @@ def common_headers(facts: dict[str, Any]) -> dict[str, str]:
     """What every answer carries. ``facts`` as of engine.system.version."""
     return {
         "Api-Version": text(MAXIMUM),
-        "Docker-Experimental": "false",
+        "Docker-Experimental": "true",  # the docker client offers --squash only then
         "Ostype": facts.get("os") or "linux",
         "Server": f"Enisle/{facts.get('version') or '0'} ({facts.get('os') or 'linux'})",
     }

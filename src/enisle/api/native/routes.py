@@ -11,6 +11,7 @@ from enisle.api.call import Call
 from enisle.api.progress import stream_progress
 from enisle.api.reply import json_response
 from enisle.api.router import Route
+from enisle.build.files import image_files
 from enisle.contracts import Progress
 from enisle.errors import Invalid
 
@@ -44,8 +45,15 @@ async def bootstrap(call: Call) -> web.StreamResponse:
     return await stream_progress(call, make)
 
 
+async def image_tar(call: Call) -> web.StreamResponse:
+    """All files of an image as one tar."""
+    async with image_files(call.engine.images, call.name) as pieces:
+        return await call.send_all(pieces, "application/x-tar")
+
+
 ROUTES = [
     Route("GET", "doctor", doctor, watch=True),
     Route("GET", "info", info),
     Route("POST", "images/bootstrap", bootstrap, watch=True),
+    Route("GET", "images/**/files", image_tar, watch=True),
 ]

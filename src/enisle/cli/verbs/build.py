@@ -7,12 +7,13 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from enisle.cli import progress, values
+from enisle.cli import build_output, progress, values
 from enisle.cli.archive_output import open_input
 from enisle.cli.build_context import packed
 from enisle.cli.command import Command, Context, Failed, warn
 from enisle.cli.flags import Options, UsageError, many, option, switch
 from enisle.cli.human import bytes_text, size
+from enisle.cli.listing import filters
 from enisle.errors import EnisleError, Invalid
 from enisle.sdk.credentials import CredentialFile
 from enisle.sdk.request import Body
@@ -24,20 +25,50 @@ def build(context: Context, options: Options, arguments: list[str]) -> None:
     """Send the context, show what is built, print the image's id if asked to be quiet."""
     place = arguments[0]
     query = _query(options)
+    outputs = [build_output.parse(text) for text in options.output]
     secrets = dict(_secret(text) for text in options.secret)
     ssh = dict(_agent(text, context.client.address.path) for text in options.ssh)
+    contexts, directories = _named_contexts(options.build_context, place)
+    # What goes to standard output is to stand there alone.
+    quiet = options.quiet or any(output.path == "-" and output.kind != "image" for output in outputs)
     with open_input("-" if place == "-" else "/dev/null") as stdin:
-        body, extra = _body(place, options, stdin)
+        body, extra = _body(place, options, stdin, directories)
         exchange = context.client.builds.open_build(
-            body, options=query | extra, secrets=secrets, ssh=ssh, credentials=CredentialFile().every()
+            body,
+            options=query | extra,
+            secrets=secrets,
+            ssh=ssh,
+            contexts=contexts,
+            keep=not outputs or any(output.needs_name for output in outputs),
+            credentials=CredentialFile().every(),
         )
         with exchange:
-            image = _follow(exchange.objects(), quiet=options.quiet)
-    if options.quiet:
+            image = _follow(exchange.objects(), quiet=quiet)
+    for output in outputs:
+        build_output.deliver(context.client, output, image, tuple(options.tag))
+    if options.quiet and not outputs:
         print(image)
     if options.iidfile:
         with open(options.iidfile, "w", encoding="ascii") as file:
             file.write(image)
+
+
+def _named_contexts(texts: list[str], place: str) -> tuple[dict[str, str], dict[str, str]]:
+    """--build-context NAME=VALUE: what each name is for the daemon, and directories to be sent, by where they lie."""
+    contexts: dict[str, str] = {}
+    directories: dict[str, str] = {}
+    for number, text in enumerate(texts):
+        name, _, value = text.partition("=")
+        if not name or not value:
+            raise UsageError(f"invalid --build-context {text!r}: it is NAME=VALUE")
+        if value.startswith(("docker-image://", *_REMOTE)):
+            contexts[name] = value
+            continue
+        if place == "-" or place.startswith(_REMOTE):
+            raise Invalid(f"--build-context {text}: a directory can be sent only together with another one")
+        inside = f".enisle-context-{os.urandom(6).hex()}-{number}"
+        contexts[name], directories[inside] = f"input:{inside}", value
+    return contexts, directories
 
 
 def _follow(objects: Iterable[Mapping[str, Any]], *, quiet: bool) -> str:
@@ -60,7 +91,9 @@ def _follow(objects: Iterable[Mapping[str, Any]], *, quiet: bool) -> str:
     return str(made[-1]["ID"]) if made else ""
 
 
-def _body(place: str, options: Options, stdin: Iterator[bytes]) -> tuple[Body, dict[str, Any]]:
+def _body(
+    place: str, options: Options, stdin: Iterator[bytes], others: Mapping[str, str]
+) -> tuple[Body, dict[str, Any]]:
     """What is sent, and the parameters that say what it is."""
     if place.startswith(_REMOTE):
         return b"", {"remote": place, "dockerfile": options.file or None}
@@ -69,12 +102,12 @@ def _body(place: str, options: Options, stdin: Iterator[bytes]) -> tuple[Body, d
     dockerfile = options.file or ""
     if dockerfile == "-":
         name = f".dockerfile.{os.urandom(6).hex()}"
-        return packed(place, name, (name, sys.stdin.buffer.read())), {"dockerfile": name}
+        return packed(place, name, (name, sys.stdin.buffer.read()), others), {"dockerfile": name}
     inside = os.path.relpath(os.path.realpath(dockerfile), os.path.realpath(place)) if dockerfile else "Dockerfile"
     if inside.startswith(".."):
         name = f".dockerfile.{os.urandom(6).hex()}"
-        return packed(place, name, (name, _read(dockerfile))), {"dockerfile": name}
-    return packed(place, inside), {"dockerfile": inside if dockerfile else None}
+        return packed(place, name, (name, _read(dockerfile)), others), {"dockerfile": name}
+    return packed(place, inside, None, others), {"dockerfile": inside if dockerfile else None}
 
 
 def _read(path: str) -> bytes:
@@ -101,7 +134,7 @@ def _query(options: Options) -> dict[str, Any]:
         "isolation": "vm" if options.vm else options.isolation or None,
         "networkmode": options.network or None,
         "extrahosts": ",".join(options.add_host) or None,
-        "cachefrom": options.cache_from or None,
+        "cachefrom": [_cache_source(text) for text in options.cache_from] or None,
         "memory": options.memory,
         "memswap": options.memory_swap,
         "cpushares": options.cpu_shares,
@@ -115,6 +148,16 @@ def _query(options: Options) -> dict[str, Any]:
         "cgroupparent": options.cgroup_parent or None,
     }
     return query
+
+
+def _cache_source(text: str) -> str:
+    """An image, or "type=registry,ref=IMAGE"."""
+    if "=" not in text:
+        return text
+    fields = dict(item.partition("=")[::2] for item in text.split(","))
+    if fields.get("type") != "registry" or not fields.get("ref"):
+        raise UsageError(f"invalid --cache-from {text!r}: it is an image, or type=registry,ref=IMAGE")
+    return fields["ref"]
 
 
 def _argument(text: str) -> tuple[str, str | None]:
@@ -151,8 +194,10 @@ def _agent(text: str, socket: str) -> tuple[str, str]:
 
 def prune(context: Context, options: Options, arguments: list[str]) -> None:
     """Remove what earlier builds have left for later ones."""
-    freed = context.client.builds.prune()
-    print(f"Total reclaimed space: {bytes_text(freed.get('SpaceReclaimed', 0))}")
+    gone = context.client.builds.prune(
+        everything=options.all, filters=filters(options.filter), keep_bytes=options.keep_storage or 0
+    )
+    print(f"Total reclaimed space: {bytes_text(gone.get('SpaceReclaimed', 0))}")
 
 
 BUILD = Command(
@@ -162,7 +207,10 @@ BUILD = Command(
     flags=(
         many("add-host", "", "HOST:IP", "Add a line to /etc/hosts of every RUN"),
         many("build-arg", "", "NAME[=VALUE]", "Set an ARG of the Dockerfile"),
-        many("cache-from", "", "image", "Accepted: the cache needs no hint"),
+        many(
+            "build-context", "", "NAME=VALUE", "What FROM NAME and --from=NAME mean: docker-image://…, URL, directory"
+        ),
+        many("cache-from", "", "image", "Trust an image to give results of steps it was made by"),
         option("cgroup-parent", "", "string", "Parent cgroup of every RUN"),
         option("cpu-period", "", "µs", "CFS period", convert=values.whole),
         option("cpu-quota", "", "µs", "CFS quota", convert=values.whole),
@@ -178,6 +226,7 @@ BUILD = Command(
         option("memory-swap", "", "bytes", "Limit of memory and swap; -1: unlimited", convert=values.swap),
         option("network", "", "mode", "Network of every RUN: default, none, host or a name", completes="network"),
         switch("no-cache", "", "Carry out every step anew"),
+        many("output", "o", "DEST", "Files of the result: DIRECTORY, - (a tar) or type=local|tar|docker,dest=PATH"),
         option("platform", "", "string", "Platform (os/arch[/variant])"),
         switch("pull", "", "Ask the registry for newer base images"),
         switch("quiet", "q", "Print the image's id only"),
@@ -201,6 +250,11 @@ PRUNE = Command(
     summary="Remove what builds keep: results of steps, and caches",
     usage="[OPTIONS]",
     run=prune,
-    flags=(switch("all", "a", "Accepted", hidden=True), switch("force", "f", "Do not ask", hidden=True)),
+    flags=(
+        switch("all", "a", "Forget also what images share"),
+        many("filter", "", "NAME=VALUE", "Only what matches (until=24h, type=exec.cachemount, id=, inuse=, shared=)"),
+        switch("force", "f", "Do not ask", hidden=True),
+        option("keep-storage", "", "bytes", "Stop when no more than this is left", convert=size),
+    ),
     most=0,
 )

@@ -33,7 +33,9 @@ def disk_usage(context: Context, options: Options, arguments: list[str]) -> None
     if options.verbose:
         _show_each(found)
         return
-    _LISTING.show(context, options, [_images(found), _instances(found), _volumes(found)], lambda row: row)
+    _LISTING.show(
+        context, options, [_images(found), _instances(found), _volumes(found), _builds(found)], lambda row: row
+    )
 
 
 def _line(kind: str, count: int, active: int, size: int, reclaimable: int) -> Row:
@@ -71,6 +73,14 @@ def _volumes(found: dict[str, Any]) -> Row:
     return _line("Volumes", len(volumes), len(used), total, total - sum(max(item.get("Size", 0), 0) for item in used))
 
 
+def _builds(found: dict[str, Any]) -> Row:
+    kept = found.get("BuildCache") or []
+    own = [item for item in kept if not item.get("Shared")]
+    total = sum(item.get("Size", 0) for item in own)
+    used = sum(item.get("Size", 0) for item in own if item.get("InUse"))
+    return _line("Builds", len(kept), sum(bool(item.get("InUse")) for item in kept), total, total - used)
+
+
 def _show_each(found: dict[str, Any]) -> None:
     print("Images:\n")
     columns = [Column("IMAGE", shrink=1), Column("CREATED"), Column("SIZE", right=True), Column("SHARED", right=True)]
@@ -106,6 +116,19 @@ def _show_each(found: dict[str, Any]) -> None:
             bytes_text(max((item.get("UsageData") or {}).get("Size", 0), 0)),
         ]
         for item in found.get("Volumes") or []
+    ]
+    table.show(columns, rows)
+    print("\nBuilds:\n")
+    columns = [Column("ID"), Column("TYPE"), Column("USED"), Column("SIZE", right=True), Column("STEP", shrink=1)]
+    rows = [
+        [
+            item.get("ID", "")[:12],
+            item.get("Type", ""),
+            ago(epoch(item.get("LastUsedAt") or item["CreatedAt"])),
+            bytes_text(item.get("Size", 0)),
+            item.get("Description", ""),
+        ]
+        for item in found.get("BuildCache") or []
     ]
     table.show(columns, rows)
 

@@ -1,0 +1,96 @@
+"""``enisle build --output``: the files of the result as a directory or a tar, or the image as an archive."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from enisle.archive.apply import Policy, apply_entries
+from enisle.archive.entry import ArchiveError
+from enisle.archive.reader import TarReader
+from enisle.cli.archive_output import open_output, write_all
+from enisle.cli.flags import UsageError
+from enisle.errors import Invalid
+from enisle.sdk.client import Client
+
+_KINDS = ("local", "tar", "docker", "image")
+_USAGE = "it is DIRECTORY, - or type=local|tar|docker|image[,dest=PATH]"
+
+
+class Output(NamedTuple):
+    """``kind``: local (a directory), tar, docker (an archive that ``load`` takes), image (it stays in the engine).
+
+    ``path`` "-": standard output.
+    """
+
+    kind: str
+    path: str
+
+    @property
+    def needs_name(self) -> bool:
+        """Whether the image itself is what is wanted."""
+        return self.kind in ("docker", "image")
+
+
+def parse(text: str) -> Output:
+    """What follows --output."""
+    if "=" not in text:
+        return Output("tar", "-") if text == "-" else Output("local", text)
+    fields = dict(item.partition("=")[::2] for item in text.split(","))
+    kind, path = fields.pop("type", ""), fields.pop("dest", "")
+    if fields or kind not in _KINDS:
+        raise UsageError(f"invalid --output {text!r}: {_USAGE}")
+    if kind == "docker" and not path:
+        kind = "image"
+    if kind == "local" and path in ("", "-"):
+        raise UsageError(f"invalid --output {text!r}: type=local needs dest=DIRECTORY")
+    return Output(kind, path or "-")
+
+
+def deliver(client: Client, output: Output, image: str, names: tuple[str, ...]) -> None:
+    """Put the image's files where they are wanted."""
+    if output.kind == "image":
+        return
+    if output.kind == "docker":
+        with open_output(output.path) as descriptor, client.images.open_save(names or (image,)) as exchange:
+            write_all(exchange, descriptor)
+        return
+    with client.images.open_files(image) as exchange:
+        if output.kind == "tar":
+            with open_output(output.path) as descriptor:
+                write_all(exchange, descriptor)
+        else:
+            _unpack(iter(exchange), output.path)
+
+
+def _unpack(pieces: Iterator[bytes], directory: str) -> None:
+    """Unpack into a directory, made if need be, that the image cannot leave. Everything is ours unless we are root."""
+    try:
+        os.makedirs(directory, exist_ok=True)
+        root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise Invalid(f"{directory} is no directory to write to: {error.strerror}.") from error
+    owner = None if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    try:
+        apply_entries(root, TarReader(_Source(pieces)), Policy(owner=owner, root_attributes=False, keep_kind=True))
+    except ArchiveError as error:
+        raise Invalid(f"The result cannot be unpacked: {error}.") from error
+    except OSError as error:
+        raise Invalid(f"{directory} cannot be written: {error.strerror}.") from error
+    finally:
+        os.close(root)
+
+
+class _Source:
+    """Pieces of bytes as a file to read from."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = b""
+
+    def read(self, size: int, /) -> bytes:
+        """At most that many bytes; b"" at the end."""
+        data = self._rest or next(self._pieces, b"")
+        self._rest = data[size:]
+        return data[:size]
