@@ -1,6 +1,6 @@
 """Compare enisle with dockerd and podman from Debian's packages; print one Markdown table.
 
-Usage: benchmarks/run [--count N] [--only enisle,dockerd,podman] [--rows api,build-cached,...] [--skip storm,vm,...]
+Usage: benchmarks/run [--count N] [--only enisle,dockerd,podman] [--rows api,build,data-pull,...] [--skip storm,vm,...]
        [--profile] [--output FILE]
 """
 
@@ -19,8 +19,10 @@ from pathlib import Path
 from tests.daemon import image_archive
 
 from benchmarks import builds, measures
+from benchmarks.data import DATA, data_rows
 from benchmarks.engines import GUEST, Docker, Engine, Enisle, Podman, command
 from benchmarks.floor import floor
+from benchmarks.material import make_material
 from benchmarks.profile import profile
 from benchmarks.table import Row, render
 
@@ -74,7 +76,9 @@ def measure(engine: Engine, table: list[tuple[str, Row, Measure]], options: argp
 
 
 def _wanted(name: str, options: argparse.Namespace) -> bool:
-    return name not in options.skip and (not options.rows or name in options.rows)
+    """Whether a row was asked for by its name, or by its group: what stands before the first hyphen."""
+    names = {name, name.partition("-")[0]}
+    return not names & set(options.skip) and (not options.rows or bool(names & set(options.rows)))
 
 
 def _say(text: str) -> None:
@@ -95,6 +99,8 @@ def compare(options: argparse.Namespace, archive: Path, scratch: Path) -> str:
     """Run all engines, one after the other, so that they do not take each other's CPU."""
     before = os.getloadavg()[1]
     table = rows()
+    if any(_wanted(name, options) for name in DATA):
+        table += data_rows(make_material(options.material or scratch / "material"))
     storms: dict[str, Row] = {}
     vm = Row("VM, cold boot: run --rm echo", note="")
     base = Row("floor: the kernel's work alone (floor.c)")
@@ -128,8 +134,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks/run", description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=20, help="rounds per measure (default 20)")
     parser.add_argument("--only", default="enisle,dockerd,podman", type=lambda text: text.split(","))
-    parser.add_argument("--rows", default=[], type=lambda text: text.split(","), help="only these; names as for --skip")
+    parser.add_argument("--rows", default=[], type=lambda text: text.split(","), help="only these, or their group: build, data")
     parser.add_argument("--skip", default="", type=lambda text: text.split(","), help="none,net,api,...,storm,vm")
+    parser.add_argument("--material", type=Path, help="where the files of the data rows are kept for another run")
     parser.add_argument("--profile", action="store_true", help="also say where enisled's time goes")
     parser.add_argument("--output", type=Path, help="write the Markdown there as well")
     options = parser.parse_args()

@@ -95,6 +95,16 @@ class Engine(ABC):
                 raise RuntimeError(f"{self.name} did not come up:\n{tail}")
             time.sleep(0.05)
 
+    @property
+    def pid(self) -> int:
+        """Of the long-running process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def inside(self) -> tuple[str, ...]:
+        """The beginning of a command that runs in its network namespace."""
+        return ("nsenter", f"--net=/proc/{self.pid}/ns/net", "--")
+
     def run(self, *args: str) -> str:
         """Its client with these arguments; the output."""
         return command(*self.client, *args, env=self.client_env)
@@ -186,21 +196,12 @@ class Enisle(Engine):
         left += [str(path) for path in (self.root / "run" / "instances").glob("*")]
         left += [str(path) for path in (self.root / "data" / "instances").glob("*")]
         left += [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(self.root) in line]
-        left += command(*self._inside(), "ip", "-o", "link", "show", "type", "veth").splitlines()
+        left += command(*self.inside(), "ip", "-o", "link", "show", "type", "veth").splitlines()
         return left
-
-    def _inside(self) -> list[str]:
-        return ["nsenter", f"--net=/proc/{self.pid}/ns/net", "--"]
 
     def _clean(self) -> None:
         super()._clean()
         remove_groups(self.label)
-
-    @property
-    def pid(self) -> int:
-        """Of enisled."""
-        assert self._process is not None
-        return self._process.pid
 
 
 class Docker(Engine):
@@ -258,9 +259,8 @@ class Podman(Engine):
 
     def _wait_for_answer(self) -> None:
         super()._wait_for_answer()
-        assert self._process is not None
         # The client makes networks itself, so it has to be in the same namespace as the service.
-        self.client = ["nsenter", f"--net=/proc/{self._process.pid}/ns/net", "--", *self._base]
+        self.client = [*self.inside(), *self._base]
 
     def _clean(self) -> None:
         super()._clean()
