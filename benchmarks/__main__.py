@@ -134,7 +134,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks/run", description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=20, help="rounds per measure (default 20)")
     parser.add_argument("--only", default="enisle,dockerd,podman", type=lambda text: text.split(","))
-    parser.add_argument("--rows", default=[], type=lambda text: text.split(","), help="only these, or their group: build, data")
+    parser.add_argument(
+        "--rows", default=[], type=lambda text: text.split(","), help="only these, or their group: build, data"
+    )
     parser.add_argument("--skip", default="", type=lambda text: text.split(","), help="none,net,api,...,storm,vm")
     parser.add_argument("--material", type=Path, help="where the files of the data rows are kept for another run")
     parser.add_argument("--profile", action="store_true", help="also say where enisled's time goes")
