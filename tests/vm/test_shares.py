@@ -140,6 +140,19 @@ def test_a_share_on_a_file_system_without_idmapped_mounts_is_served_too(new_vm: 
         assert os.readlink(f"/proc/{status['Pid']}/ns/user") != os.readlink("/proc/self/ns/user")
 
 
+def test_programs_of_a_share_run_again_and_again(new_vm: Callable[[], Vm]) -> None:
+    """With shared libraries, under emulation: what a file server writes must not meet translations of older code."""
+    machine = new_vm()
+    machine.start(
+        "sleep", "100000", mounts=[MountPlan(kind="bind", target="/usr", source="/usr", options=["rbind", "ro"])]
+    )
+    assert machine.exec("sh", "-c", "ln -s usr/lib /lib; ln -s usr/lib64 /lib64").exit_code == 0
+    loop = "for i in 1 2 3 4 5 6 7 8 9 10; do /usr/bin/true && /usr/bin/id -u || echo failed; done"
+    for _ in range(3):
+        done = machine.exec("/usr/bin/sh", "-c", loop)
+        assert (done.exit_code, done.output) == (0, b"0\n" * 10), done.errors
+
+
 def test_links_lead_nowhere_outside(shared: Vm) -> None:
     """A link of the share is resolved by the guest, in its own root."""
     assert b"root:" not in shared.exec("cat", "/rw/out").output
