@@ -147,10 +147,10 @@ def test_programs_of_a_share_run_again_and_again(new_vm: Callable[[], Vm]) -> No
         "sleep", "100000", mounts=[MountPlan(kind="bind", target="/usr", source="/usr", options=["rbind", "ro"])]
     )
     assert machine.exec("sh", "-c", "ln -s usr/lib /lib; ln -s usr/lib64 /lib64").exit_code == 0
-    loop = "for i in 1 2 3 4 5 6 7 8 9 10; do /usr/bin/true && /usr/bin/id -u || echo failed; done"
+    loop = "for i in 1 2 3 4; do /usr/bin/id -u || echo failed; done"
     for _ in range(3):
         done = machine.exec("/usr/bin/sh", "-c", loop)
-        assert (done.exit_code, done.output) == (0, b"0\n" * 10), done.errors
+        assert (done.exit_code, done.output) == (0, b"0\n" * 4), done.errors
 
 
 def test_links_lead_nowhere_outside(shared: Vm) -> None:
