@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -458,3 +459,110 @@ def test_every_run_in_a_virtual_machine(daemon: Daemon, context: Path, name: str
     assert shown(daemon, name, "head", "-n1", "/kept") == "x\n"
     assert "no ash" in shown(daemon, name, "sh", "-c", "test -e /bin/ash || echo no ash")
     assert not daemon.docker("ps", "-aq").stdout
+
+
+AGENT = """
+import os, socket, sys
+server = socket.socket(socket.AF_UNIX)
+server.bind(sys.argv[1])
+server.listen()
+print("ready", flush=True)
+while True:
+    connection, _ = server.accept()
+    connection.sendall(connection.recv(100).upper())
+    connection.close()
+"""
+
+ASK = r"""
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+int main(int count, char **words) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    char answer[100];
+    strncpy(address.sun_path, words[count - 1], sizeof address.sun_path - 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (connect(fd, (struct sockaddr *)&address, sizeof address) || write(fd, "hello\n", 6) != 6) return 1;
+    ssize_t size = read(fd, answer, sizeof answer);
+    return size < 0 || write(1, answer, size) != size;
+}
+"""
+
+
+def test_an_agents_socket_is_seen_by_its_run_alone_with_the_owner_it_asks_for(
+    daemon: Daemon, context: Path, tmp_path: Path
+) -> None:
+    (context / "Dockerfile").write_text(
+        "FROM busybox\n"
+        "COPY ask /ask\n"
+        "RUN --mount=type=ssh,required /ask $SSH_AUTH_SOCK\n"
+        "RUN --mount=type=ssh,id=x,target=/s,uid=7,mode=0660 stat -c '%a %u %F' /s\n"
+        "RUN test ! -e /s && test ! -e /run/buildkit && test -z $SSH_AUTH_SOCK\n"
+    )
+    (tmp_path / "ask.c").write_text(ASK)
+    run("musl-gcc", "-static", "-o", str(context / "ask"), str(tmp_path / "ask.c"))
+    socket = tmp_path / "agent"
+    with subprocess.Popen([sys.executable, "-c", AGENT, str(socket)], stdout=subprocess.PIPE, text=True) as agent:
+        try:
+            assert agent.stdout is not None and agent.stdout.readline() == "ready\n"
+            flags = ["--ssh", f"default={socket}", "--ssh", f"x={socket}"]
+            said = daemon.enisle("build", *flags, str(context)).stdout
+            refused = daemon.enisle("build", "--vm", *flags, str(context), check=False)
+        finally:
+            agent.kill()
+    assert "\nHELLO\n" in said and "\n660 7 socket\n" in said
+    assert "does not work with --vm" in refused.stderr
+
+
+def test_mounts_of_images_are_the_images_own_files(daemon: Daemon, context: Path) -> None:
+    text = """FROM busybox AS two
+COPY d /d
+RUN echo more > /more
+FROM busybox
+RUN --mount=from=two,source=/d,target=/m cat /m/x && ! touch /m/x
+RUN --mount=from=two,target=/m cat /m/d/x /m/more && ! touch /m/more
+RUN --mount=from=two,source=/d/x,target=/m cat /m && ! touch /m
+RUN --mount=from=two,target=/m,rw touch /m/new && ls /m
+RUN test ! -e /m
+"""
+    before = set(os.listdir(daemon.data_root / "images" / "layers"))
+    said = build(daemon, context, text)
+    assert "\nx\n" in said and "\nx\nmore\n" in said and "\nnew\n" in said
+    assert build(daemon, context, text).count("Using cache") == 7
+    for layer in set(os.listdir(daemon.data_root / "images" / "layers")) - before:
+        assert not (daemon.data_root / "images" / "layers" / layer / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("instruction", "message"),
+    [
+        ("ADD --checksum=sha256:zz http://example.invalid/x /", "invalid checksum sha256:zz"),
+        (f"ADD --checksum={'sha256:' + 'a' * 64} a.txt /", "checksum can't be specified for non-HTTP(S) sources"),
+        ("COPY --from=9 /a /", "no such stage before this one"),
+        ("RUN --network=bridge true", "invalid network mode 'bridge'"),
+        ("RUN --network=host true", "build with --network host"),
+        ("RUN --security=insecure true", "stays behind its wall"),
+        ("RUN --mount=type=cache,target=/a,sharing=x true", "unsupported sharing value"),
+        ("COPY --chmod=9999 a.txt /", "invalid chmod parameter"),
+        ("USER", "USER requires at least one argument"),
+        ("ENV a=${b", "substitution"),
+        ("EXPOSE 99999", "invalid containerPort: 99999"),
+        ("STOPSIGNAL NOPE", "Invalid signal: NOPE"),
+        ("HEALTHCHECK NOPE", "Unknown type 'NOPE' in HEALTHCHECK"),
+        ("ONBUILD ONBUILD RUN x", "Chaining ONBUILD"),
+        ("SHELL sh", "SHELL requires the arguments to be in JSON form"),
+        ("FROM busybox AS 9a", "invalid name for build stage"),
+        ("RUN <<EOF\nx", "unterminated heredoc EOF"),
+        ("COPY --nope a.txt /", "unknown flag: --nope"),
+        ("ADD ext::sh /x", "file not found in build context"),
+        ("ADD git@-oProxyCommand=x:y.git /x", "file not found in build context"),
+        ("ADD http://127.0.0.1/x.git#-uroot /x", "invalid git reference"),
+        ("ADD http://127.0.0.1/x.git#main:../.. /x", "leads out of the repository"),
+    ],
+)
+def test_bad_dockerfiles_are_refused_with_their_line(
+    daemon: Daemon, context: Path, instruction: str, message: str
+) -> None:
+    said = build(daemon, context, f"FROM busybox\n\n{instruction}\n", check=False)
+    assert message in said and ("line 3" in said or ">>>    3 | " in said) and "Traceback" not in said

@@ -68,6 +68,12 @@ class Copier:
     async def run(self) -> None:
         """Plan every source. Raises Invalid in Docker's words."""
         step = self._step
+        if step.checksum:
+            _check_form(step.checksum)
+            if not all(remote.is_url(source) and git.parse(source) is None for source in step.sources):
+                raise Invalid("checksum can't be specified for non-HTTP(S) sources")
+            if len(step.sources) > 1:
+                raise Invalid("checksum can't be specified for multiple sources")
         selected: list[tuple[str, Path, Path, Node]] = []
         for source in step.sources:
             if source.startswith("<<") or self._is_remote(source):
@@ -266,10 +272,15 @@ async def _pieces(tree: Tree, place: Path, node: Node) -> AsyncIterator[bytes]:
         yield piece
 
 
+def _check_form(checksum: str) -> None:
+    algorithm, _, expected = checksum.partition(":")
+    digits = {"sha256": 64, "sha384": 96, "sha512": 128}.get(algorithm, 0)
+    if not digits or not re.fullmatch(f"[0-9a-f]{{{digits}}}", expected):
+        raise Invalid(f"invalid checksum {checksum}: it is sha256:, sha384: or sha512: and hexadecimal digits")
+
+
 def _check(path: FilePath, checksum: str, url: str) -> None:
     algorithm, _, expected = checksum.partition(":")
-    if algorithm not in ("sha256", "sha384", "sha512") or not re.fullmatch(r"[0-9a-f]{64,128}", expected):
-        raise Invalid(f"invalid checksum {checksum}: it is sha256:, sha384: or sha512: and hexadecimal digits")
     with path.open("rb") as file:
         actual = hashlib.file_digest(file, algorithm).hexdigest()
     if actual != expected:

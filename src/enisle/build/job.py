@@ -253,7 +253,7 @@ class Build:
         if image is None:
             return EmptyTree()
         if image not in self._trees:
-            tree = await asyncio.to_thread(LayerTree, await self.layers(image))
+            tree = await asyncio.to_thread(LayerTree, await self.layers(image), image)
             self._trees[image] = tree
             self._stack.callback(tree.close)
         return self._trees[image]

@@ -30,10 +30,12 @@ _MEMO_LIMIT = 200_000
 
 
 class LayerTree(Tree):
-    """``layers``: directories, topmost first. Owns their descriptors: :meth:`close` it."""
+    """``layers``: directories, topmost first, of ``image``. Owns their descriptors: :meth:`close` it."""
 
-    def __init__(self, layers: Sequence[FilePath]) -> None:
+    def __init__(self, layers: Sequence[FilePath], image: str = "") -> None:
         super().__init__()
+        self.image = image
+        self._places = tuple(layers)
         self._roots = [os.open(layer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for layer in layers]
         self._merged: dict[Path, tuple[int, ...]] = {(): tuple(range(len(layers)))}
         self._nodes: dict[Path, Node | None] = {}
@@ -42,6 +44,11 @@ class LayerTree(Tree):
         """Close all descriptors."""
         while self._roots:
             os.close(self._roots.pop())
+
+    def places(self, path: Path) -> list[FilePath]:
+        """The host's directories that make up a directory of the image, topmost first. ``path`` holds no link."""
+        inside = os.fsdecode(b"/".join(path))
+        return [self._places[layer] / inside for layer in self._layers_of(path)]
 
     def look(self, path: Path) -> Node | None:
         if not path:

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import NamedTuple
 
+from enisle.build.agents import relayed
 from enisle.build.caches import CacheMounts, Sharing
 from enisle.build.layer_plan import LayerPlan, Planned, threaded
+from enisle.build.layer_tree import LayerTree
 from enisle.build.options import BuildOptions
 from enisle.build.sources import found
 from enisle.build.tree import EmptyTree, Tree
@@ -81,6 +83,7 @@ class RunMounts:
         self._stack = AsyncExitStack()
         self._agents = 0
         self._wanted: list[_Wanted] = []
+        self._sockets: list[tuple[str, int, tuple[int, int], str]] = []
         self._pending: list[tuple[LayerPlan, str, Mount]] = []
         self.result = Mounted()
 
@@ -124,6 +127,7 @@ class RunMounts:
     async def make(self) -> None:
         """Take the caches, and make what binds show: a layer of their own, that nobody else's files can be in."""
         await self._lease()
+        await self._relay()
         for plan, name, mount in self._pending:
             step = ImageStep(config=ImageConfig(), created_by="mount")
             image = await self._images.extend(None, threaded(plan.pieces()), step)
@@ -138,6 +142,13 @@ class RunMounts:
 
     async def _bind(self, options: dict[str, str], target: str) -> None:
         tree = await self._tree_of(options.get("from", ""))
+        if isinstance(tree, LayerTree) and not _flag(options, "rw") and self._options.runtime != "vm":
+            direct = await asyncio.to_thread(_direct, tree, options.get("source", "/"), target)
+            if direct is not None:
+                key, mount = direct
+                self.result.keys.append(key)
+                self.result.mounts.append(mount)
+                return
         self.result.keys.append(await asyncio.to_thread(self._plan_bind, tree, options, target))
 
     def _plan_bind(self, tree: Tree, options: dict[str, str], target: str) -> str:
@@ -225,11 +236,36 @@ class RunMounts:
             if _flag(options, "required"):
                 raise Invalid(f"ssh agent {name}: not found. Give it with: enisle build --ssh {name}")
             return
+        if self._options.runtime == "vm":
+            raise Invalid("RUN --mount=type=ssh does not work with --vm: a socket does not reach into another kernel")
         if "target" not in options:
             target = f"{_SSH_SOCKET}.{self._agents}"
             self._agents += 1
+        owner = (_id(options.get("uid", "0")), _id(options.get("gid", "0")))
+        mode = _octal(options.get("mode", "0600"))
         self.result.environment.append(f"SSH_AUTH_SOCK={target}")
-        self.result.mounts.append(Mount(kind=MountKind.BIND, target=target, source=socket))
+        self._sockets.append((socket, mode, owner, target))
+
+    async def _relay(self) -> None:
+        for socket, mode, owner, target in self._sockets:
+            path = self._fresh()
+            await self._stack.enter_async_context(relayed(socket, path, mode=mode, owner=owner))
+            self.result.mounts.append(Mount(kind=MountKind.BIND, target=target, source=str(path)))
+
+
+def _direct(tree: LayerTree, source: str, target: str) -> tuple[str, Mount] | None:
+    """The key, and a mount of an image's own files, for a directory that one layer holds or that is the whole image.
+
+    Read-only, and for containers only: a guest is kept from a layer that images share by more than a mount's flag.
+    """
+    [(_, place, node)] = found(tree, source, what="RUN --mount", pattern=False)
+    places = tree.places(place) if node.is_directory else []
+    key = f"layers {[str(one) for one in places]}"  # whose names are digests of all that is in and below them
+    if len(places) == 1:
+        return key, Mount(kind=MountKind.BIND, target=target, source=str(places[0]), read_only=True)
+    if places and not place:
+        return key, Mount(kind=MountKind.IMAGE, target=target, source=tree.image, read_only=True)
+    return None
 
 
 def _options(mount: RunMount, expand: Callable[[str], str]) -> dict[str, str]:
