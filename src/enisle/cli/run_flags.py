@@ -59,7 +59,7 @@ _WALL: tuple[Flag, ...] = (
     many("security-opt", "", "option", "no-new-privileges, seccomp=unconfined|FILE, apparmor=...", ),
     many("storage-opt", "", "KEY=VALUE", "Options of the storage driver"),
     many("sysctl", "", "NAME=VALUE", "Kernel parameters of its namespaces"),
-    option("userns", "", "mode", "User namespace: host"),
+    option("userns", "", "mode", "User namespace: host, or private (root inside is nobody outside)"),
     option("uts", "", "mode", "UTS namespace: host"),
 )  # fmt: skip
 

@@ -43,6 +43,13 @@ class Build:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Container:
+    """``userns``: "private" gives each container that does not say --userns host a user namespace of its own."""
+
+    userns: str = "host"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Vm:
     """``accelerator``: "" proves KVM and falls back to TCG; "kvm" or "tcg" insists."""
 
@@ -69,6 +76,7 @@ class Config:
     network: Network = Network()
     images: Images = Images()
     build: Build = Build()
+    container: Container = Container()
     vm: Vm = Vm()
     log: Log = Log()
 
@@ -78,7 +86,14 @@ class Config:
         return self.socket if self.socket != Path() else self.run_root / "enisle.sock"
 
 
-_SECTIONS: dict[str, type[Any]] = {"network": Network, "images": Images, "build": Build, "vm": Vm, "log": Log}
+_SECTIONS: dict[str, type[Any]] = {
+    "network": Network,
+    "images": Images,
+    "build": Build,
+    "container": Container,
+    "vm": Vm,
+    "log": Log,
+}
 
 
 def parse_toml(text: str, source: str) -> Config:
@@ -158,6 +173,8 @@ def _from_file(path: Path | None) -> Config:
 def _check(config: Config) -> Config:
     if not _NAME.fullmatch(config.name):
         raise Invalid(f"name {config.name!r} is not 1 to 10 lower-case letters and digits, a letter first")
+    if config.container.userns not in ("host", "private"):
+        raise Invalid(f"container.userns {config.container.userns!r} is neither host nor private")
     if config.vm.accelerator not in ("", "kvm", "tcg"):
         raise Invalid(f"vm.accelerator {config.vm.accelerator!r} is neither kvm nor tcg")
     if config.log.level not in ("debug", "info", "warning", "error"):

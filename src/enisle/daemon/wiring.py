@@ -112,7 +112,8 @@ class _Walls:
             "facts": host,
         }
         return cls(
-            container=ContainerDriver(**common), vm=VmDriver(**common, accelerator=config.vm.accelerator or "auto")
+            container=ContainerDriver(**common, userns=config.container.userns),
+            vm=VmDriver(**common, accelerator=config.vm.accelerator or "auto"),
         )
 
     @property

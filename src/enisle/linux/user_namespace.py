@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from enisle.linux import mounts
-from enisle.linux.namespaces import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, clone, open_namespace
+from enisle.linux.namespaces import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, clone, open_namespace, setns
 
 _PROC_REFUSED = 3
 
@@ -28,9 +28,7 @@ def make(ids: IdMap) -> int:
     os.close(waiting)
     descriptor = -1
     try:
-        for name in ("uid_map", "gid_map"):
-            with open(f"/proc/{child.pid}/{name}", "wb") as file:
-                file.write(b"".join(b"%d %d %d\n" % each for each in ids))
+        write_maps(child.pid, ids, ids)
         descriptor = open_namespace(child.pid, "user")
         os.write(go, b"1")
     finally:
@@ -41,6 +39,27 @@ def make(ids: IdMap) -> int:
         os.close(descriptor)
         raise OSError("a process in a user namespace cannot mount a /proc of its own here")
     return descriptor
+
+
+def write_maps(pid: int, uids: Iterable[Sequence[int]], gids: Iterable[Sequence[int]]) -> None:
+    """Give the new user namespace of that process its ids; once only."""
+    for name, ranges in (("uid_map", uids), ("gid_map", gids)):
+        text = "".join(f"{inside} {outside} {count}\n" for inside, outside, count in ranges)
+        with open(f"/proc/{pid}/{name}", "wb", buffering=0) as file:
+            file.write(text.encode())
+
+
+def enter(descriptor: int) -> None:
+    """Become root of that user namespace. What we could do outside ends here."""
+    setns(descriptor, CLONE_NEWUSER)
+    become_root()
+
+
+def become_root() -> None:
+    """Be the root of the user namespace that we are in, instead of an id that is unknown in it."""
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
 
 
 def _try_proc(waiting: int, go: int) -> NoReturn:

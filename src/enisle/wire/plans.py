@@ -54,7 +54,8 @@ class MountPlan:
     in the instance and resolved inside its root.
     ``options`` are mount(8) words (ro, nosuid, size=64m, mode=1777, rprivate, rshared, rbind...); ``ro=top`` leaves
     what is mounted below it writable.
-    ``copy_up``: fill the (empty) volume from what the image has at target before mounting it.
+    ``copy_up``: fill the (empty) volume from what the image has at target before mounting it; ``map_ids``: in a
+    user namespace of its own the instance sees the owners that are on the disk, instead of the host's.
     """
 
     kind: str
@@ -65,6 +66,7 @@ class MountPlan:
     subpath: str = ""
     name: str = ""
     layers: list[str] = field(default_factory=list)
+    map_ids: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,7 +111,10 @@ class NicPlan:
 
 @dataclass(slots=True, kw_only=True)
 class NamespacePlan:
-    """Where each namespace comes from: "private", "host", or the pid (as text) of the process to join."""
+    """Where each namespace comes from: "private", "host", or the pid (as text) of the process to join.
+
+    ``user`` is "private" or "host"; its maps are lists of [first id inside, first id outside, count].
+    """
 
     net: str = "private"
     pid: str = "private"

@@ -74,7 +74,7 @@ def _check_modes(wanted: body.CreateBody) -> None:
         ("IPC", host.ipc_mode, ("", "none", "private", "shareable", "host"), True),
         ("UTS", host.uts_mode, ("", "host"), False),
         ("cgroup namespace", host.cgroupns_mode, ("", "private", "host"), False),
-        ("user namespace", host.userns_mode, ("", "host"), False),
+        ("user namespace", host.userns_mode, ("", "host", "private"), False),
     )
     for name, mode, words, may_join in modes:
         joined = mode.removeprefix("container:") if may_join and mode.startswith("container:") else ""

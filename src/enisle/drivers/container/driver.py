@@ -14,6 +14,7 @@ from enisle.drivers.base import KeeperDriver
 from enisle.drivers.container import devices, mounts, plan, security, sysctls
 from enisle.drivers.container.capabilities import DEFAULT, capabilities
 from enisle.drivers.container.facts import HostFacts, read_facts
+from enisle.drivers.container.idranges import IdRanges
 from enisle.drivers.launcher import LauncherClient
 from enisle.errors import Exhausted, Internal, Invalid, NotSupported
 from enisle.model.instance import Instance, InstanceSpec
@@ -36,12 +37,21 @@ class ContainerDriver(KeeperDriver):
         data_root: Path,
         cgroup_parent: str = "enisle",
         facts: HostFacts | None = None,
+        userns: str = "host",
     ) -> None:
+        """``userns``: what an instance that does not say gets, "host" or "private"."""
         super().__init__(launcher=launcher, run_root=run_root, data_root=data_root, cgroup_parent=cgroup_parent)
         self._facts = facts or read_facts(limits.read_limit_facts())
+        self._userns = userns
+        self._id_ranges = IdRanges(data_root)
 
     def plan(self, launch: Launch) -> ContainerPlan:
-        return plan.container_plan(launch, self._facts, cgroup_parent=self._cgroup_parent)
+        own_users = self._has_own_users(launch.instance.spec)
+        first_id = self._id_ranges.claim(launch.instance.id) if own_users else None
+        return plan.container_plan(launch, self._facts, cgroup_parent=self._cgroup_parent, first_id=first_id)
+
+    def _has_own_users(self, spec: InstanceSpec) -> bool:
+        return (spec.userns_mode or self._userns) != "host"
 
     def exec_plan(self, instance: Instance, spec: ExecSpec) -> ProcessPlan:
         return plan.exec_plan(instance, spec, self._facts)
@@ -51,6 +61,8 @@ class ContainerDriver(KeeperDriver):
 
     def check(self, spec: InstanceSpec) -> list[str]:
         _check_modes(spec)
+        if self._has_own_users(spec):
+            _check_own_users(spec)
         _check_strings(spec)
         logs.check(spec.log)
         process.check_ulimits(spec.ulimits)
@@ -93,7 +105,7 @@ def _check_modes(spec: InstanceSpec) -> None:
         raise Invalid(f"invalid UTS mode: {spec.uts_mode}")
     if spec.cgroupns_mode not in ("", "host", "private"):
         raise Invalid(f"invalid cgroup namespace mode: {spec.cgroupns_mode}")
-    if spec.userns_mode not in ("", "host"):
+    if spec.userns_mode not in ("", "host", "private"):
         raise Invalid(f"invalid USER mode: {spec.userns_mode}")
     if spec.uts_mode == "host" and spec.hostname:
         raise Invalid("conflicting options: hostname and the UTS mode")
@@ -101,6 +113,24 @@ def _check_modes(spec: InstanceSpec) -> None:
         raise Invalid(f"Invalid value {spec.oom_score_adj}, range for oom score adj is [-1000, 1000]")
     if spec.shm_size_bytes < 0:
         raise Invalid("SHM size can not be less than 0")
+
+
+def _check_own_users(spec: InstanceSpec) -> None:
+    """A user namespace of its own has no rights over what belongs to others."""
+    if spec.privileged:
+        raise Invalid(
+            "privileged mode is incompatible with user namespaces.  "
+            "You must run the container in the host namespace when running privileged mode"
+        )
+    modes = (("network", spec.network_mode), ("PID", spec.pid_mode), ("IPC", spec.ipc_mode), ("UTS", spec.uts_mode))
+    for what, mode in modes:
+        if mode == "host":
+            raise Invalid(f"cannot share the host's {what} namespace when user namespaces are enabled")
+        if mode.startswith("container:"):
+            raise Invalid(
+                f"cannot join the {what} namespace of another container when user namespaces are enabled",
+                remedy="Use --userns host for both.",
+            )
 
 
 def _joins(mode: str) -> bool:

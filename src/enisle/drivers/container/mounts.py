@@ -13,6 +13,7 @@ _ALLOWED_IN_PROC = frozenset(
     "/proc/net/dev /proc/sys/kernel/ns_last_pid".split()
 )
 _NEVER = ["nosuid", "noexec", "nodev"]
+_OURS = frozenset({"volume", "image"})  # a bind shows the host's files, to which the container's root has no right
 _ETC_FILES = ("hosts", "hostname", "resolv.conf")
 
 
@@ -66,7 +67,11 @@ def _etc_files(launch: Launch) -> list[MountPlan]:
     """The files the engine wrote for this instance; those that are not there are the image's own."""
     return [
         MountPlan(
-            kind="bind", target=f"/etc/{name}", source=str(launch.directory / name), options=["rbind", "rprivate"]
+            kind="bind",
+            target=f"/etc/{name}",
+            source=str(launch.directory / name),
+            options=["rbind", "rprivate"],
+            map_ids=True,
         )
         for name in _ETC_FILES
         if (launch.directory / name).exists()
@@ -83,6 +88,7 @@ def _user_mount(mount: HostMount) -> MountPlan:
         subpath=mount.subpath,
         name=mount.name,
         layers=list(mount.layers),
+        map_ids=mount.kind in _OURS,
     )
 
 

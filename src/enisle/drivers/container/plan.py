@@ -9,6 +9,7 @@ from enisle.drivers.base import EXIT_FILE, nic_plan
 from enisle.drivers.container.capabilities import capabilities
 from enisle.drivers.container.devices import device_plans, device_rules
 from enisle.drivers.container.facts import HostFacts
+from enisle.drivers.container.idranges import SIZE
 from enisle.drivers.container.mounts import mount_plans
 from enisle.drivers.container.security import parse, seccomp_filter
 from enisle.drivers.container.sysctls import sysctls
@@ -24,8 +25,13 @@ from enisle.wire.plans import ContainerPlan, NamespacePlan, ProcessPlan
 _OOM_SCORE_ADJ = 100
 
 
-def container_plan(launch: Launch, facts: HostFacts, *, cgroup_parent: str) -> ContainerPlan:
-    """The whole plan of one start. Looks at the host for devices and the engine's own files only."""
+def container_plan(
+    launch: Launch, facts: HostFacts, *, cgroup_parent: str, first_id: int | None = None
+) -> ContainerPlan:
+    """The whole plan of one start. Looks at the host for devices and the engine's own files only.
+
+    ``first_id``: of the range for a user namespace of its own; None for the host's.
+    """
     instance, spec = launch.instance, launch.instance.spec
     return ContainerPlan(
         id=instance.id,
@@ -36,13 +42,13 @@ def container_plan(launch: Launch, facts: HostFacts, *, cgroup_parent: str) -> C
         work=str(launch.directory / "work"),
         read_only_root=spec.read_only_root,
         process=_secured(main_process(instance, hostname(instance, facts)), spec, facts),
-        namespaces=namespaces(launch),
+        namespaces=namespaces(launch, first_id),
         mounts=mount_plans(launch),
         devices=device_plans(spec),
         device_rules=device_rules(spec),
         masked_paths=_paths(spec, spec.masked_paths, facts.masked_paths),
         read_only_paths=_paths(spec, spec.read_only_paths, facts.read_only_paths),
-        sysctls=sysctls(spec),
+        sysctls=sysctls(spec) if first_id is None else sysctls(spec, last_gid=SIZE - 1),
         cgroup_parent=cgroup_path(spec, cgroup_parent),
         limits=limits_plan(spec.resources),
         nics=[nic_plan(endpoint, published=bool(launch.port_sockets)) for endpoint in launch.endpoints],
@@ -67,10 +73,12 @@ def hostname(instance: Instance, facts: HostFacts) -> str:
     return facts.nodename if "host" in (spec.network_mode, spec.uts_mode) else instance.id[:12]
 
 
-def namespaces(launch: Launch) -> NamespacePlan:
+def namespaces(launch: Launch, first_id: int | None = None) -> NamespacePlan:
     """Where each namespace comes from."""
     spec = launch.instance.spec
     plan = NamespacePlan()
+    if first_id is not None:
+        plan.user, plan.uid_map, plan.gid_map = "private", [[0, first_id, SIZE]], [[0, first_id, SIZE]]
     for name, mode in (("net", spec.network_mode), ("pid", spec.pid_mode), ("ipc", spec.ipc_mode)):
         if mode == "host":
             setattr(plan, name, "host")

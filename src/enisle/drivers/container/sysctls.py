@@ -16,7 +16,7 @@ _NET_PREFIX = "net/"
 _KEY = re.compile(r"[a-zA-Z0-9_:@.-]+(/[a-zA-Z0-9_:@.-]+)+")
 _VALUE = re.compile(r"[ -~\t]{0,4096}")
 # Programs in a container need no capability for low ports and ping: the network namespace is theirs.
-_DEFAULTS = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+_LOW_PORTS, _PING = "net.ipv4.ip_unprivileged_port_start", "net.ipv4.ping_group_range"
 
 
 _SWAP = {ord("."): "/", ord("/"): "."}
@@ -30,10 +30,13 @@ def key_path(key: str) -> str:
     return key
 
 
-def sysctls(spec: InstanceSpec) -> dict[str, str]:
-    """Keys in the notation a.b.c, and values, with the defaults. Invalid in Docker's words for what is not allowed."""
+def sysctls(spec: InstanceSpec, *, last_gid: int = 2**31 - 1) -> dict[str, str]:
+    """Keys in the notation a.b.c, and values, with the defaults. Invalid in Docker's words for what is not allowed.
+
+    ``last_gid``: the highest that the instance knows.
+    """
     own_network = spec.network_mode != "host" and not spec.network_mode.startswith("container:")
-    planned = dict(_DEFAULTS) if own_network else {}
+    planned = {_LOW_PORTS: "0", _PING: f"0 {last_gid}"} if own_network else {}
     for key, value in spec.sysctls.items():
         planned[_checked(key, spec).translate(_SWAP)] = value
         if not _VALUE.fullmatch(value):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from enisle.launcher.container import cgroupfs, devices
+from enisle.launcher.container import cgroupfs, devices, userns
 from enisle.launcher.container.execute import (
     execute,
     lower_oom_priority,
@@ -20,7 +20,7 @@ from enisle.launcher.container.failure import PREFIX_CREATE, Channel, ChildFailu
 from enisle.launcher.container.options import Options
 from enisle.launcher.container.rootfs import Rootfs
 from enisle.launcher.descriptors import keep_only, place
-from enisle.linux import mounts, terminals
+from enisle.linux import mounts, terminals, user_namespace
 from enisle.linux.cgroup.choose import group as cgroup_of
 from enisle.linux.cgroup.group import Group
 from enisle.linux.cgroup.layout import Layout, host_layout
@@ -130,13 +130,17 @@ class _Setup:
         self._warnings += lower_oom_priority(process.oom_score_adj)
         join_new_session_keyring()
         self._join_namespaces()
-        rootfs.take_sources(plan.mounts)
-        rootfs.mount_root()
+        if userns.is_wanted(plan):
+            self._become_root()
+        else:
+            rootfs.take_sources(plan.mounts)
+            rootfs.mount_root()
         self._channel.send({"root": True}, [rootfs.root.fd])
         for mount in plan.mounts:
             rootfs.mount(mount, self._mount_cgroup)
         rootfs.ensure_private_mounts()
-        devices.make_nodes(rootfs.root, plan.devices)
+        if not userns.is_wanted(plan):
+            devices.make_nodes(rootfs.root, plan.devices)
         slave = self._open_terminal() if process.terminal else -1
         self._wait_ready()
         self._set_names()
@@ -151,6 +155,15 @@ class _Setup:
         else:
             self._use_own_null()
         execute(process, self._channel, self._warnings)
+
+    def _become_root(self) -> None:
+        """Of our user namespace, which by the time the mounts arrive has its ids."""
+        data, fds = self._channel.receive()
+        if not data:
+            raise ConnectionResetError("the keeper has ended")
+        user_namespace.become_root()
+        prctl(PR_SET_DUMPABLE, 0)
+        self._rootfs.adopt(self._plan.mounts, fds)
 
     def _join_namespaces(self) -> None:
         for kind, fd in self._birth.joined.items():

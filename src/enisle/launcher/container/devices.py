@@ -20,6 +20,7 @@ _LINKS = (
     ("ptmx", "pts/ptmx"),
     ("core", "/proc/kcore"),
 )
+STANDARD_NAMES = (*(name for name, _major, _minor in _NODES), *(name for name, _target in _LINKS))
 
 
 def rules(devices: Iterable[DevicePlan], extra: Sequence[str]) -> list[DeviceRule]:

@@ -9,6 +9,7 @@ from typing import Any
 
 PREFIX_CREATE = "OCI runtime create failed: unable to start container process: "
 PREFIX_EXEC = "OCI runtime exec failed: exec failed: unable to start container process: "
+MAX_FDS = 253  # in one packet (SCM_MAX_FD, unix(7))
 MAX_PACKET_BYTES = 64 << 10  # a third of what Linux lets one packet hold (net.core.wmem_default)
 
 
@@ -56,7 +57,9 @@ class Channel:
 
     def receive(self) -> tuple[bytes, list[int]]:
         """A packet and the descriptors that came with it, close-on-exec; no bytes when the keeper is gone."""
-        data, fds, _flags, _address = socket.recv_fds(self._socket, MAX_PACKET_BYTES, 3, socket.MSG_CMSG_CLOEXEC)
+        data, fds, _flags, _address = socket.recv_fds(self._socket, MAX_PACKET_BYTES, MAX_FDS)
+        for fd in fds:
+            os.set_inheritable(fd, False)  # recv_fds pays no heed to MSG_CMSG_CLOEXEC; nobody execs in between
         return data, fds
 
     def wait_go(self) -> None:

@@ -18,7 +18,7 @@ from enisle.launcher.container.root import Root
 from enisle.launcher.container.rootfs import Rootfs
 from enisle.launcher.container.task import Answer, Task
 from enisle.launcher.wall import WallError
-from enisle.linux import mounts
+from enisle.linux import mounts, user_namespace
 from enisle.linux.namespaces import CLONE_NEWNS, unshare
 from enisle.wire.frames import close_all
 from enisle.wire.plans import ContainerPlan
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from enisle.launcher.loop import EpollLoop
 
 _WITH_STREAM = frozenset({"get", "put", "export", "upper"})
+_ON_DISK = frozenset({"changes", "upper"})  # read from the layers' directories, which are the host's
 _MOUNTED = frozenset({"bind", "volume", "image"})
 Done = Callable[[dict[str, Any] | WallError], None]
 
@@ -75,17 +76,31 @@ def open_stopped(loop: EpollLoop, plan: ContainerPlan, done: Callable[[int | Wal
 
 
 def request(
-    loop: EpollLoop, plan: ContainerPlan, root_fd: int, message: dict[str, Any], fds: list[int], done: Done
+    loop: EpollLoop,
+    plan: ContainerPlan,
+    root_fd: int,
+    message: dict[str, Any],
+    fds: list[int],
+    done: Done,
+    *,
+    userns_fd: int = -1,
 ) -> Task:
-    """Carry out one ``files`` request; ``root_fd`` and ``fds`` are taken over. WallError for what is no request."""
+    """Carry out one ``files`` request; ``root_fd``, ``fds`` and ``userns_fd`` are taken over. WallError for what is no
+    request.
+
+    ``userns_fd``: the container's own user namespace, from which its files are looked at: with its ids and its rights.
+    """
     verb = message.get("verb")
+    owned = [fd for fd in (root_fd, *fds, userns_fd) if fd >= 0]
     if verb not in _VERBS or (verb in _WITH_STREAM) != (len(fds) == 1):
-        close_all([root_fd, *fds])
+        close_all(owned)
         raise WallError("invalid", f"files: {verb!r} with {len(fds)} streams")
     stream = fds[0] if fds else -1
 
     def work() -> Answer:
         try:
+            if userns_fd >= 0 and verb not in _ON_DISK:
+                user_namespace.enter(userns_fd)
             return _VERBS[verb](plan, root_fd, message, stream)
         except FileNotFoundError as error:
             text = f"Could not find the file {message.get('path', '/')} in container {plan.id}"
@@ -96,9 +111,9 @@ def request(
             raise WallError("invalid", str(error)) from error
 
     try:
-        return Task(loop, work, [root_fd, *fds], done)
+        return Task(loop, work, owned, done)
     finally:
-        close_all([root_fd, *fds])
+        close_all(owned)
 
 
 def _stat(_plan: ContainerPlan, root: int, message: dict[str, Any], _stream: int) -> Answer:

@@ -16,9 +16,17 @@ from enisle.launcher.container.execute import (
 )
 from enisle.launcher.container.failure import PREFIX_EXEC, Channel
 from enisle.launcher.descriptors import keep_only, place
-from enisle.linux import terminals
+from enisle.linux import terminals, user_namespace
 from enisle.linux.cgroup.group import Group
-from enisle.linux.namespaces import CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS, setns
+from enisle.linux.namespaces import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    setns,
+)
 from enisle.linux.syscalls import PR_SET_DUMPABLE, join_new_session_keyring, prctl
 from enisle.wire.plans import ProcessPlan
 
@@ -31,12 +39,14 @@ class Entry:
     """What the child gets from its keeper besides the plan. It was born in the container's pid namespace.
 
     ``stdio``: as of child.Birth. ``group``: to be joined; None where clone3 has done that.
+    ``has_own_users``: whether the container has a user namespace of its own.
     """
 
     channel_fd: int
     stdio: list[int]
     init_pidfd: int
     group: Group | None
+    has_own_users: bool = False
 
 
 def become_further_process(process: ProcessPlan, entry: Entry) -> NoReturn:
@@ -55,8 +65,11 @@ def become_further_process(process: ProcessPlan, entry: Entry) -> NoReturn:
         if entry.group is not None:
             entry.group.add(0)
         watch_for_imports(channel)
-        setns(entry.init_pidfd, _ALL)
+        setns(entry.init_pidfd, _ALL | (CLONE_NEWUSER if entry.has_own_users else 0))
         os.close(entry.init_pidfd)
+        if entry.has_own_users:
+            user_namespace.become_root()
+            prctl(PR_SET_DUMPABLE, 0)
         if process.terminal:
             master, slave = terminals.open_pair(open_container_ptmx())
             channel.send({"terminal": True}, [master])

@@ -61,4 +61,4 @@ def make_reserve(prepare: Callable[[], None]) -> Reserve | None:
 
 def suits(wanted: NamespacePlan) -> bool:
     """Whether a reserve has the namespaces that a container wants; those not named here are made later anyway."""
-    return wanted.net == wanted.pid == wanted.ipc == wanted.uts == "private"
+    return wanted.net == wanted.pid == wanted.ipc == wanted.uts == "private" and wanted.user == "host"

@@ -23,8 +23,10 @@ from enisle.wire.plans import MountPlan
 
 _FILESYSTEMS = {"proc": "proc", "sysfs": "sysfs", "devpts": "devpts", "mqueue": "mqueue", "tmpfs": "tmpfs"}
 _STRICT = frozenset({"proc", "sysfs", "devpts", "mqueue", "cgroup"})
-_TAKEN = frozenset({"bind", "volume"})
-_BINDS = _TAKEN | {"image"}
+TAKEN = frozenset({"bind", "volume"})
+BINDS = TAKEN | {"image"}
+
+_PLACE = "/tmp"  # where a root made by somebody else is attached: any directory that everybody can reach
 
 MountCgroup = Callable[[Options, Callable[[int], None]], None]
 
@@ -35,6 +37,7 @@ class Rootfs:
     def __init__(self, lower: list[str], upper: str, work: str) -> None:
         self._directories = (lower, upper, work)
         self._sources: dict[int, int] = {}
+        self._dev_fd = -1
         self.root = Root(-1)
         self.proc_fd = -1
         self.pts_fd = -1
@@ -46,8 +49,8 @@ class Rootfs:
         """Take a copy of each bind source's mount, with its propagation; then cut this namespace off the host's."""
         planned = list(planned)
         for mount in planned:
-            if mount.kind in _TAKEN:
-                self._sources[id(mount)] = _take_source(mount)
+            if mount.kind in TAKEN:
+                self._sources[id(mount)] = take_source(mount)
         mounts.set_tree_propagation("/", mounts.MS_PRIVATE)
         for mount in planned:
             if mount.kind == "image":
@@ -57,30 +60,24 @@ class Rootfs:
         try:
             return take_image(plan.layers, self._directories[1], subpath=plan.subpath)
         except OSError as error:
-            raise _source_failure(plan, error) from error
+            raise source_failure(plan, error) from error
 
     def mount_root(self) -> None:
         """The overlay of image layers and the instance's own directory, mounted over the latter."""
         lower, upper, work = self._directories
-        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
         if not lower:
             fd = mounts.clone_tree(mounts.AT_FDCWD, upper)
             self._attach_root(fd, upper)
             return
-        opened: list[int] = []
-        try:
-            for path in (*lower, upper, work):
-                opened.append(os.open(path, flags))
-            # By descriptor, because mount(2) takes 4096 bytes of options at most, and paths are long.
-            names = [f"/proc/self/fd/{fd}" for fd in opened]
-            data = f"lowerdir={':'.join(names[:-2])},upperdir={names[-2]},workdir={names[-1]}"
-            mounts.mount("overlay", upper, "overlay", 0, f"{data},redirect_dir=off,metacopy=off,index=off")
-        except OSError as error:
-            raise ChildFailure(f"the root file system cannot be mounted: {describe(error)}") from error
-        finally:
-            for fd in opened:
-                os.close(fd)
-        self.root = Root(os.open(upper, flags))
+        mount_overlay(lower, upper, work, upper)
+        self.root = Root(os.open(upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    def adopt(self, planned: Iterable[MountPlan], made: list[int]) -> None:
+        """Instead of ``take_sources`` and ``mount_root``: root, /dev and bind sources, made by userns.prepare."""
+        root, self._dev_fd, *sources = made
+        self._sources = dict(zip((id(mount) for mount in planned if mount.kind in BINDS), sources, strict=True))
+        mounts.set_tree_propagation("/", mounts.MS_PRIVATE)
+        self._attach_root(root, _PLACE)
 
     def _attach_root(self, mount_fd: int, place: str) -> None:
         target = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -94,12 +91,13 @@ class Rootfs:
         """Carry out one mount. ``mount_cgroup`` carries out those of kind cgroup."""
         options = parse(plan.options)
         try:
-            if plan.kind in _BINDS:
+            if plan.kind in BINDS:
                 self._bind(plan, options)
             elif plan.kind == "cgroup":
                 mount_cgroup(options, lambda fd: self._attach(fd, plan))
             else:
-                fd = _new_filesystem(plan, options)
+                made = self._dev_fd if plan.target == "/dev" and plan.kind == "tmpfs" else -1
+                fd = made if made >= 0 else _new_filesystem(plan, options)
                 self._attach(fd, plan)
                 self._keep(fd, plan)
         except OSError as error:
@@ -127,7 +125,7 @@ class Rootfs:
             self.pts_fd = fd
         else:
             if plan.target == "/dev":
-                self.null_fd = devices.make_standard_nodes(fd)
+                self.null_fd = devices.open_null(fd) if fd == self._dev_fd else devices.make_standard_nodes(fd)
             os.close(fd)
 
     def _bind(self, plan: MountPlan, options: Options) -> None:
@@ -241,19 +239,37 @@ class Rootfs:
         os.chdir("/")
 
 
+def mount_overlay(lower: list[str], upper: str, work: str, target: str) -> None:
+    """Mount it, named by descriptors, because mount(2) takes 4096 bytes of options at most, and paths are long."""
+    opened: list[int] = []
+    try:
+        for path in (*lower, upper, work):
+            opened.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        names = [f"/proc/self/fd/{fd}" for fd in opened]
+        data = f"lowerdir={':'.join(names[:-2])},upperdir={names[-2]},workdir={names[-1]}"
+        mounts.mount("overlay", target, "overlay", 0, f"{data},redirect_dir=off,metacopy=off,index=off")
+    except OSError as error:
+        raise ChildFailure(f"the root file system cannot be mounted: {describe(error)}") from error
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
 def _empty_directory() -> int:
     return mounts.new("tmpfs", {"size": "4k", "mode": "0555"}, attributes=mounts.ATTR_RDONLY | mounts.ATTR_NOEXEC)
 
 
-def _take_source(plan: MountPlan) -> int:
+def take_source(plan: MountPlan) -> int:
+    """A detached copy of the mount that a bind or volume is to show. ChildFailure."""
     options = parse(plan.options)
     try:
         return take(plan.source, subpath=plan.subpath, recursive=options.recursive or plan.kind == "volume")
     except OSError as error:
-        raise _source_failure(plan, error) from error
+        raise source_failure(plan, error) from error
 
 
-def _source_failure(plan: MountPlan, error: OSError) -> ChildFailure:
+def source_failure(plan: MountPlan, error: OSError) -> ChildFailure:
+    """What to say when the source of a mount cannot be had."""
     source = plan.name or plan.source
     return ChildFailure(f'error mounting "{source}" to rootfs at "{plan.target}": {describe(error)}')
 

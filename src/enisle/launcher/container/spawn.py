@@ -69,6 +69,20 @@ class Spawn:
         close_all(self.stdio)
         self._loop.add_reader(self._ours.fileno(), self._readable)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether ``done`` was told already."""
+        return self._done is None
+
+    def hand_over(self, fds: list[int]) -> None:
+        """Send the child descriptors that it waits for, and close them here."""
+        try:
+            socket.send_fds(self._ours, [b"mounts"], fds)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # its reason is still to be read
+        finally:
+            close_all(fds)
+
     def go(self) -> None:
         """Let the child continue past its wait; if it has given up meanwhile, its reason is still to be read."""
         try:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from enisle.launcher.container.execute import reset_signals
+from enisle.launcher.container.failure import MAX_FDS
 from enisle.launcher.descriptors import keep_only
 from enisle.launcher.loop import report_exception
 from enisle.launcher.wall import WallError
@@ -53,7 +54,7 @@ class Task:
 
     def _readable(self) -> None:
         try:
-            data, fds, _flags, _address = socket.recv_fds(self._socket, 1 << 16, 4)
+            data, fds, _flags, _address = socket.recv_fds(self._socket, 1 << 16, MAX_FDS)
         except BlockingIOError:
             return
         except OSError:
@@ -93,7 +94,7 @@ def _run(work: Work, channel: socket.socket, kept: list[int]) -> None:
         except WallError as error:
             answer = {"error": error.message, "kind": error.kind}
         except OSError as error:
-            name = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+            name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
             answer = {"error": f"{name}{(error.strerror or str(error)).lower()}", "kind": kind_of(error)}
         except Exception as error:
             report_exception()

@@ -10,20 +10,23 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from enisle.launcher.container import devices, files, nics, processes
+from enisle.launcher.container import devices, files, nics, processes, userns
 from enisle.launcher.container.child import Birth, become_first_process
+from enisle.launcher.container.failure import PREFIX_CREATE
 from enisle.launcher.container.join import Entry, become_further_process
 from enisle.launcher.container.reserve import Reserve, suits
 from enisle.launcher.container.session import ContainerSession
 from enisle.launcher.container.spawn import Spawn
 from enisle.launcher.container.task import Task
 from enisle.launcher.wall import Session, SessionEvents, Wall, WallError
+from enisle.linux import user_namespace
 from enisle.linux.cgroup.choose import group as cgroup_of
 from enisle.linux.cgroup.group import Group
 from enisle.linux.cgroup.layout import Layout, host_layout
 from enisle.linux.namespaces import (
     CLONE_NEWNS,
     CLONE_NEWPID,
+    CLONE_NEWUSER,
     FLAGS,
     Child,
     clone,
@@ -69,8 +72,6 @@ class ContainerWall(Wall):
 
     def start(self, plan: dict[str, Any], events: SessionEvents, done: Callable[[Session | WallError], None]) -> None:
         self._plan = parsed = from_json(ContainerPlan, plan)
-        if parsed.namespaces.user != "host":
-            raise WallError("not_supported", "user namespaces are not available for containers yet", 128)
         process = parsed.process
         spawn = Spawn(self._loop, events, terminal=process.terminal, stdin=process.stdin, done=self._started(done))
         self._first = spawn
@@ -105,6 +106,10 @@ class ContainerWall(Wall):
         spawn.forked(child)
         if self._layout.version == 1:
             self._make_group(self._group, plan, spawn)
+        if userns.is_wanted(plan):
+            user_namespace.write_maps(child.pid, plan.namespaces.uid_map, plan.namespaces.gid_map)
+            if self._layout.version == 1:
+                self._group.add(child.pid)  # it has no right to do that itself
         if plan.nics and plan.namespaces.net == "private":
             try:
                 self._plug(plan.nics, child.pid)
@@ -114,7 +119,10 @@ class ContainerWall(Wall):
                 lost = isinstance(reason, OSError) and reason.errno in (errno.ESRCH, errno.ENOENT)
                 if not lost or not child.ends_within(_GIVE_UP_S):
                     raise
-        spawn.go()
+        if userns.is_wanted(plan):
+            self._keep(userns.prepare(self._loop, plan, child.pid, lambda made: _mounts_made(spawn, made)))
+        else:
+            spawn.go()
 
     def _plug(self, planned: list[NicPlan], pid: int) -> None:
         with Route() as route:
@@ -137,6 +145,8 @@ class ContainerWall(Wall):
     def _clone_first(self, plan: ContainerPlan, spawn: Spawn, group: Group) -> Child:
         cgroup_fd = group.directory_fd()
         joined, flags = self._namespaces(plan)
+        if userns.is_wanted(plan):
+            userns.own_stdio(spawn.stdio, plan.namespaces)
         try:
             if "pid" in joined:
                 self._enter_pid_namespace(joined["pid"])
@@ -151,7 +161,7 @@ class ContainerWall(Wall):
                         joined=joined,
                         layout=self._layout,
                         cgroup_path=group.path,
-                        group=group if cgroup_fd < 0 else None,
+                        group=group if cgroup_fd < 0 and not userns.is_wanted(plan) else None,
                     ),
                 )
         finally:
@@ -177,7 +187,7 @@ class ContainerWall(Wall):
         caller's cgroup, also with CLONE_INTO_CGROUP.
         """
         joined: dict[str, int] = {}
-        flags = CLONE_NEWNS
+        flags = CLONE_NEWNS | (CLONE_NEWUSER if userns.is_wanted(plan) else 0)
         for kind in ("net", "pid", "ipc", "uts"):
             origin = getattr(plan.namespaces, kind)
             if origin == "private":
@@ -224,6 +234,8 @@ class ContainerWall(Wall):
         plan, group = self._running()
         spawn = Spawn(self._loop, events, terminal=process.terminal, stdin=process.stdin, done=done)
         cgroup_fd = group.directory_fd()
+        if userns.is_wanted(plan):
+            userns.own_stdio(spawn.stdio, plan.namespaces)
         try:
             if plan.namespaces.pid != "host":
                 self._enter_pid_namespace(self._init_pidfd)
@@ -235,6 +247,7 @@ class ContainerWall(Wall):
                         stdio=spawn.stdio,
                         init_pidfd=self._init_pidfd,
                         group=group if cgroup_fd < 0 else None,
+                        has_own_users=userns.is_wanted(plan),
                     )
                     become_further_process(process, entry)
             finally:
@@ -335,7 +348,10 @@ class ContainerWall(Wall):
         except OSError as error:
             close_all(fds)
             raise WallError("conflict", f"container {self._plan.id} is not running") from error
-        self._keep(files.request(self._loop, self._plan, root_fd, request, fds, done))
+        users = -1
+        if self._session is not None and userns.is_wanted(self._plan):
+            users = open_namespace(self._session.pid, "user")
+        self._keep(files.request(self._loop, self._plan, root_fd, request, fds, done, userns_fd=users))
 
     # --- network ---------------------------------------------------------------------------------------------------
 
@@ -394,3 +410,14 @@ class ContainerWall(Wall):
             group, self._group = self._group, None
             group.kill()
             group.remove()
+
+
+def _mounts_made(spawn: Spawn, made: list[int] | WallError) -> None:
+    """The mounts of a container in its own user namespace have been made outside, or could not be."""
+    if spawn.is_over:
+        close_all([] if isinstance(made, WallError) else made)
+    elif isinstance(made, WallError):
+        spawn.abandon(WallError(made.kind, f"{PREFIX_CREATE}{made.message}", 128))
+    else:
+        spawn.hand_over(made)
+        spawn.go()

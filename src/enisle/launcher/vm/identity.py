@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 
 from enisle.linux import mounts, user_namespace
-from enisle.linux.namespaces import CLONE_NEWUSER, setns
 
 _FIRST_UID, _LAST_UID = 1_900_000_000, 2_100_000_000  # what drivers.vm.plan takes identities from
 _OFFSET = 100_000_000
@@ -62,11 +61,3 @@ class Identity:
             except OSError:
                 self._made[root] = None
         return self._made[root]
-
-
-def enter_namespace(descriptor: int) -> None:
-    """Become root there. Our own capabilities end here."""
-    setns(descriptor, CLONE_NEWUSER)
-    os.setgroups([])
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from enisle.launcher.sources import take, take_image
-from enisle.launcher.vm.identity import Identity, enter_namespace
+from enisle.launcher.vm.identity import Identity
 from enisle.launcher.vm.protocol import GuestMount, MountKind
 from enisle.launcher.vm.spawn import Program, spawn
 from enisle.launcher.wall import WallError
-from enisle.linux import mounts
+from enisle.linux import mounts, user_namespace
 from enisle.linux.namespaces import CLONE_NEWNS, unshare
 from enisle.wire.plans import MountPlan
 
@@ -141,7 +141,7 @@ class FileServer:
             def prepare() -> None:
                 _enter_share(source, share)
                 if namespace is not None:
-                    enter_namespace(namespace)
+                    user_namespace.enter(namespace)
 
             words = command(program, _PLACE, listener.fileno())
             started = spawn(words, inherit=[listener.fileno()], prepare=prepare, join=join)
