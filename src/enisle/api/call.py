@@ -50,18 +50,24 @@ class Call:
     async def body(self, kind: type[Body]) -> Body:
         """The JSON body as a ``kind``. Raises Invalid in Docker's words for anything else."""
         self._check_content_type()
-        data = await self.request.read()
+        data = await self._read()
         if not data:
             raise Invalid("missing request body: EOF")
         return decode(data, kind)
 
     async def body_or_default(self, kind: type[Body]) -> Body:
         """As ``body``, but no body gives the defaults."""
-        data = await self.request.read()
+        data = await self._read()
         if not data:
             return kind()
         self._check_content_type()
         return decode(data, kind)
+
+    async def _read(self) -> bytes:
+        try:
+            return await self.request.read()
+        except ConnectionError as error:  # the client may still read, having closed its end only for writing
+            raise Invalid(f"the request body ended early: {error}") from error
 
     def _check_content_type(self) -> None:
         given = self.request.headers.get("Content-Type", "")

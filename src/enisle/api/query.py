@@ -59,7 +59,7 @@ class Query:
             return {}
         try:
             decoded = msgspec.json.decode(raw)
-        except (msgspec.MsgspecError, UnicodeError):
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
             raise Invalid(f"invalid filter: {raw[:200]!r} is no JSON") from None
         if not isinstance(decoded, dict):
             raise Invalid("invalid filter: an object is expected")

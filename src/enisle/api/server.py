@@ -130,7 +130,7 @@ class ApiProtocol(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """What aiohttp itself refuses (bad HTTP), or what escaped every handler, as Docker's JSON."""
-        if status == 500:
+        if status == 500 and not isinstance(exc, ConnectionError):
             self.log_exception("Error handling request", exc_info=exc)
             message = "internal error: see the daemon's log"
         if request.writer.output_size > 0:

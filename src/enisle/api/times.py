@@ -11,7 +11,7 @@ from enisle.errors import Invalid
 ZERO = "0001-01-01T00:00:00Z"
 SECOND_NS = 1_000_000_000
 _SECONDS = re.compile(r"(-?[0-9]{1,12})(?:\.([0-9]{0,9})[0-9]*)?")
-_DURATION = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?(?:ns|us|µs|ms|s|m|h))+")
+_DURATION = re.compile(r"[-+]?(?:[0-9]{1,15}(?:\.[0-9]{0,15})?(?:ns|us|µs|ms|s|m|h)){1,8}")
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?)(ns|us|µs|ms|s|m|h)")
 _UNIT_NS = {
     "ns": 1,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Container, Iterator
 
 from enisle.errors import Invalid
 from enisle.formats.dockerfile.instructions import Copy, Dockerfile, Run, Stage
+from enisle.model.numbers import decimal
 
 
 def target_index(dockerfile: Dockerfile, target: str) -> int:
@@ -23,9 +24,8 @@ def stage_index(dockerfile: Dockerfile, name: str, before: int) -> int | None:
     for stage in reversed(dockerfile.stages[:before]):
         if stage.base.name and stage.base.name == name.lower():
             return stage.index
-    if name.isascii() and name.isdigit() and int(name) < before:
-        return int(name)
-    return None
+    number = decimal(name)
+    return number if number is not None and number < before else None
 
 
 def needs(

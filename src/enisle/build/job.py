@@ -30,6 +30,7 @@ from enisle.formats.dockerfile.parse import parse
 from enisle.formats.reference import parse_reference
 from enisle.model.ids import ImageId
 from enisle.model.image import Image, ImageConfig, Platform
+from enisle.model.numbers import decimal
 
 if TYPE_CHECKING:
     from enisle.build.builder import Builder
@@ -357,9 +358,10 @@ def _literal(text: str) -> str:
 def _epoch(text: str | None) -> int | None:
     if not text:
         return None
-    if not (text.isascii() and text.isdigit()) or int(text) >= 1 << 33:
+    seconds = decimal(text)
+    if seconds is None or seconds >= 1 << 33:
         raise Invalid(f"{EPOCH}={text[:40]} is no time in seconds")
-    return int(text)
+    return seconds
 
 
 def _platform(text: str) -> Platform | None:

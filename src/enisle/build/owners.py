@@ -6,6 +6,7 @@ import re
 
 from enisle.build.tree import Tree
 from enisle.errors import Invalid
+from enisle.model.numbers import decimal
 
 _FILE_LIMIT_BYTES = 4 << 20
 _ID_LIMIT = (1 << 32) - 2
@@ -23,9 +24,10 @@ def owner(text: str, tree: Tree) -> tuple[int, int]:
 
 def _number(name: str, tree: Tree, database: tuple[bytes, ...], kind: str) -> int:
     if name.isascii() and name.isdigit():
-        if int(name) > _ID_LIMIT:
-            raise Invalid(f"invalid chown: {name} is no {kind} id")
-        return int(name)
+        number = decimal(name)
+        if number is None or number > _ID_LIMIT:
+            raise Invalid(f"invalid chown: {name[:40]} is no {kind} id")
+        return number
     for line in (tree.read(database, limit=_FILE_LIMIT_BYTES) or b"").splitlines():
         fields = line.split(b":")
         if len(fields) > 2 and fields[0] == name.encode() and fields[2].isdigit() and int(fields[2]) <= _ID_LIMIT:

@@ -27,6 +27,7 @@ from enisle.errors import Invalid
 from enisle.formats.dockerfile.instructions import RunMount
 from enisle.model.image import ImageConfig
 from enisle.model.instance import Mount, MountKind
+from enisle.model.numbers import decimal
 
 _SIZE = re.compile(r"(\d+)([kmgt]?)b?", re.IGNORECASE)
 SCRIPTS = "/dev/pipes"
@@ -309,9 +310,10 @@ def _octal(text: str) -> int:
 
 
 def _id(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) >= (1 << 32) - 1:
-        raise Invalid(f"invalid user or group id {text!r}: it is a number")
-    return int(text)
+    number = decimal(text)
+    if number is None or number >= (1 << 32) - 1:
+        raise Invalid(f"invalid user or group id {text[:40]!r}: it is a number")
+    return number
 
 
 def _bytes(text: str) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from enisle.errors import Invalid
 from enisle.model.instance import Instance, LogConfig
+from enisle.model.numbers import decimal
 from enisle.wire.plans import LogPlan
 
 DEFAULT_MAX_BYTES = 10 << 20
@@ -68,9 +69,9 @@ def _rotation(config: LogConfig) -> tuple[int, int, bool]:
         max_bytes = 0 if options["max-size"].strip() == "-1" else _size("max-size", options["max-size"])
     if "max-file" in options:
         text = options["max-file"]
-        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10_000:
-            raise Invalid(f"max-file cannot be less than 1, or is no number: {text!r}")
-        max_files = int(text)
+        max_files = decimal(text) or 0
+        if not 1 <= max_files <= 10_000:
+            raise Invalid(f"max-file cannot be less than 1, or is no number: {text[:40]!r}")
     return max_bytes, max_files, _boolean("compress", options.get("compress", "false"))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 from enisle.contracts import Connection, Running
@@ -16,6 +18,8 @@ from enisle.model.ids import ExecId, new_id
 from enisle.model.instance import Status
 from enisle.model.process import Exec, ExecSpec
 
+_START_LIMIT_S = 2.0  # what a resize waits for its process
+
 
 class Execs:
     """Sessions live in memory; those that run are learnt again from the keepers after a restart of enisled."""
@@ -23,6 +27,8 @@ class Execs:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._slots: dict[str, Slot] = {}
+        self._under_way: set[str] = set()  # sessions whose process is about to be there
+        self._tried: dict[str, asyncio.Event] = {}  # set once it is, or has failed
 
     async def create(self, ref: str, spec: ExecSpec) -> ExecId:
         """Conflict: "Container X is not running" (or is paused)."""
@@ -79,6 +85,7 @@ class Execs:
             if console_size != (0, 0):
                 session = replace(session, spec=replace(session.spec, console_size=console_size))
             slot.execs[exec_id] = replace(session, running=True)
+            self._under_way.add(exec_id)
             announce(self._core, slot.record, f"exec_start: {' '.join(session.spec.command)}", execID=exec_id)
             try:
                 pid = await running.exec(exec_id, session.spec, slot.record, connection)
@@ -91,11 +98,20 @@ class Execs:
             if slot.execs[exec_id].running:
                 slot.execs[exec_id] = replace(slot.execs[exec_id], pid=pid)
         finally:
+            self._under_way.discard(exec_id)
+            if tried := self._tried.pop(exec_id, None):
+                tried.set()
             if connection is not None:
                 close_connections([connection])
 
     async def resize(self, exec_id: str, rows: int, columns: int) -> None:
+        """Clients ask for it as soon as they have the head of start's answer: it waits for the process, as dockerd."""
         session = self.get(exec_id)
+        if exec_id in self._under_way or (not session.running and session.exit_code is None):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._tried.setdefault(exec_id, asyncio.Event()).wait(), _START_LIMIT_S)
+            self._tried.pop(exec_id, None)
+            session = self.get(exec_id)
         if not session.running:
             raise Conflict(f"exec process {exec_id} is not running")
         await _check_running(self._slots[exec_id]).resize(rows, columns, exec_id)

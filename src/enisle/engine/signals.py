@@ -6,6 +6,7 @@ import re
 import signal
 
 from enisle.errors import Invalid
+from enisle.model.numbers import decimal
 
 _REALTIME = re.compile(r"RTM(IN|AX)(?:([+-])(\d{1,2}))?")
 _HIGHEST = 64
@@ -15,10 +16,9 @@ def signal_number(text: str) -> int:
     """ "KILL", "sigterm", "9", "SIGRTMIN+3" as a number. Invalid in Docker's wording."""
     name = text.strip().upper()
     if name.isdecimal():
-        number = int(name)
-        if 0 < number <= _HIGHEST:
+        if 0 < (number := decimal(name) or 0) <= _HIGHEST:
             return number
-        raise Invalid(f"Invalid signal: {text}")
+        raise Invalid(f"Invalid signal: {text[:40]}")
     name = name.removeprefix("SIG")
     realtime = _REALTIME.fullmatch(name)
     if realtime:
@@ -29,5 +29,5 @@ def signal_number(text: str) -> int:
             return number
     member = signal.Signals.__members__.get("SIG" + name)
     if member is None:
-        raise Invalid(f"Invalid signal: {text}")
+        raise Invalid(f"Invalid signal: {text[:40]}")
     return int(member)

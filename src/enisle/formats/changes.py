@@ -31,7 +31,7 @@ def _arguments(text: str) -> tuple[str, ...] | None:
     """The exec form (a JSON array of strings), or None: then it is the shell form."""
     try:
         values = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if isinstance(values, list) and all(isinstance(value, str) for value in values):
         return tuple(values)

@@ -97,6 +97,11 @@ def parse_reference(text: str) -> Reference:
     return Reference(domain=domain, path=path, tag=tag, digest=digest)
 
 
+def is_domain(text: str) -> bool:
+    """Whether it can be the host (and port) of a registry."""
+    return _DOMAIN.fullmatch(text) is not None
+
+
 def _split_domain(text: str) -> tuple[str, str]:
     """Registry and rest. What stands before the first slash is a registry only if it looks like a host."""
     first, slash, rest = text.partition("/")

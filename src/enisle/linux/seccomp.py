@@ -126,7 +126,7 @@ def _compile(
 ) -> bytes:
     try:
         profile = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProfileError(f"it is no JSON: {error}") from error
     if not isinstance(profile, dict) or "defaultAction" not in profile:
         raise ProfileError("it has no defaultAction")

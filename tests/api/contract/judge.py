@@ -18,7 +18,7 @@ from tests.api.contract.http1 import Message, Reader, answer_length, parse_head,
 from tests.api.contract.recorder import faults
 
 HANG_S = 5.0
-MOMENT_S = 0.2
+MOMENT_S = 0.05
 FAULT = 599
 _ALLOWED = frozenset({501, 503})
 _CHUNK_BYTES = 1 << 16

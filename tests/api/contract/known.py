@@ -32,6 +32,10 @@ EXTRA = frozenset(
         "EventMessage.id",
         "EventMessage.from",
         "ImageInspect.ContainerConfig",  # not since 1.45, but compose v1 speaks whatever is newest and reads it
+        # every stream's messages have them, and docker push shows a line for each id
+        "PushImageInfo.id",
+        "PushImageInfo.aux",
+        "PushImageInfo.errorDetail",
         # ours: clients ignore what they do not know
         "ContainerSummary.Isolation",  # the wall
         "ErrorDetail.line",  # of the Dockerfile

@@ -8,9 +8,11 @@ import re
 from enisle.api.docker import request_types as body
 from enisle.errors import Invalid
 from enisle.model.ids import NAME
+from enisle.model.numbers import decimal
 
 _MILLISECOND_NS = 1_000_000
 _HOSTNAME_MAX = 63
+_WORD_MAX = 255
 _MAC = re.compile(r"[0-9a-fA-F]{2}([:-])[0-9a-fA-F]{2}(\1[0-9a-fA-F]{2}){4}")
 _LOG_DRIVERS = frozenset({"", "json-file", "local", "none"})
 _LOG_OPTIONS = frozenset(
@@ -102,9 +104,12 @@ def _check_network(wanted: body.CreateBody) -> None:
         check_endpoint(settings)
     for server in host.dns:
         _check_address(server, "invalid DNS server")
+    for text in (*host.dns_search, *host.dns_options):  # lines of resolv.conf
+        if not all(map(_is_word, text.split(" "))):
+            raise Invalid(f'invalid DNS search domain or option: "{text[:100]}"')
     for entry in host.extra_hosts:
         name, separator, address = _split_extra_host(entry)
-        if not separator or not name:
+        if not separator or not _is_word(name):
             raise Invalid(f'bad format for add-host: "{entry[:100]}"')
         if address != "host-gateway":
             _check_address(address.strip("[]"), "invalid IP address in add-host")
@@ -153,9 +158,16 @@ def check_endpoint(settings: body.EndpointSettings | None) -> None:
 
 def _check_address(text: str, problem: str) -> int:
     try:
+        if not _is_word(text):  # what stands for the zone of an IPv6 address may be anything
+            raise ValueError
         return ipaddress.ip_address(text).version
     except ValueError:
         raise Invalid(f'{problem}: "{text[:100]}"') from None
+
+
+def _is_word(text: str) -> bool:
+    """Whether it stays one word of one line in a file that is generated from it."""
+    return text.isprintable() and not any(map(str.isspace, text)) and 0 < len(text) <= _WORD_MAX
 
 
 def _check_names(wanted: body.CreateBody) -> None:
@@ -199,7 +211,7 @@ def _check_log(log: body.LogConfig) -> None:
             raise Invalid(f"unknown log opt '{name[:60]}' for {log.type or 'json-file'} log driver")
         if name == "max-size" and value != "-1" and not _SIZE.fullmatch(value or ""):
             raise Invalid(f"invalid size: '{(value or '')[:60]}'")
-        if name == "max-file" and not ((value or "").isdecimal() and 1 <= int(value or "0") < 10**6):
+        if name == "max-file" and not 1 <= (decimal(value or "") or 0) < 10**6:
             raise Invalid("max-file cannot be less than 1")
 
 

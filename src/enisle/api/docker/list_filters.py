@@ -10,6 +10,7 @@ from enisle.api.query import Filters, flag_filter, labels_match
 from enisle.api.times import parse_time
 from enisle.errors import Invalid
 from enisle.model.instance import HealthStatus, Instance, Status
+from enisle.model.numbers import decimal
 
 Match = Callable[[Instance], bool]
 
@@ -181,9 +182,10 @@ def _ports(values: Iterable[str]) -> set[tuple[int, str]]:
     for value in values:
         numbers, _, protocol = value.partition("/")
         first, _, last = numbers.partition("-")
-        if not (first.isdecimal() and (last or first).isdecimal() and int(first) <= int(last or first) < 65536):
+        low, high = decimal(first), decimal(last or first)
+        if low is None or high is None or not low <= high < 65536:
             raise Invalid(f'invalid port specification: "{value[:40]}"')
-        ports |= {(port, protocol or "tcp") for port in range(int(first), int(last or first) + 1)}
+        ports |= {(port, protocol or "tcp") for port in range(low, high + 1)}
     return ports
 
 

@@ -45,7 +45,8 @@ def disk_bytes(options: Mapping[str, str]) -> int:
     if not text:
         return DEFAULT_DISK_BYTES
     found = _SIZE.fullmatch(text.strip())
-    size = int(float(found[1]) * (1 << _UNITS[found[2].lower()])) if found else 0
+    fits = found is not None and len(found[1]) < 30  # more digits can make a float infinite
+    size = int(float(found[1]) * (1 << _UNITS[found[2].lower()])) if found and fits else 0
     size &= ~0xFFFFF
     if not _MINIMUM_DISK_BYTES <= size <= _MAXIMUM_DISK_BYTES:
         raise Invalid(f"--storage-opt size={text[:80]}: the size of a disk is 64m to 16t.")

@@ -26,6 +26,7 @@ from enisle.formats.dockerfile.instructions import (
 )
 from enisle.formats.dockerfile.lines import Line, fail, split
 from enisle.formats.duration import parse_duration
+from enisle.model.numbers import decimal
 
 _FLAG = re.compile(r"--([a-z][a-z-]*)(?:=(.*))?", re.DOTALL)
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*")
@@ -131,7 +132,7 @@ def json_words(text: str) -> tuple[str, ...] | None:
         return None
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         return None
@@ -333,8 +334,8 @@ def _healthcheck(line: Line, flags: Flags, rest: str, _escape: str) -> Instructi
     if not remainder.strip():
         raise Invalid("Missing command after HEALTHCHECK CMD")
     retries = one(flags, "retries", "0")
-    if not retries.isascii() or not retries.isdigit():
-        raise Invalid(f"--retries={retries} must be a whole number")
+    if decimal(retries) is None:
+        raise Invalid(f"--retries={retries[:40]} must be a whole number")
     times = {
         name: parse_duration(one(flags, name, "0s"))
         for name in ("interval", "timeout", "start-period", "start-interval")

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from enisle.contracts import RegistryAuth
-from enisle.errors import EnisleError, Unauthenticated, Unavailable
+from enisle.errors import EnisleError, Invalid, Unauthenticated, Unavailable
 from enisle.formats.oci import Index, parse_manifest
 from enisle.formats.oci_config import parse_config
-from enisle.formats.reference import DEFAULT_DOMAIN, Reference
+from enisle.formats.reference import DEFAULT_DOMAIN, Reference, is_domain
 from enisle.images.registry.client import Repository
 from enisle.images.registry.endpoints import RegistrySettings, host_of
 from enisle.images.registry.transport import Transport
@@ -23,6 +23,8 @@ _HUB_NAMES = ("", "docker.io", "index.docker.io", "registry-1.docker.io")
 async def check_login(settings: RegistrySettings, auth: RegistryAuth) -> None:
     """Whether the registry at ``auth.server`` takes the credentials. Unauthenticated when it refuses them."""
     server = auth.server.removeprefix("https://").removeprefix("http://").partition("/")[0]
+    if server and not is_domain(server):
+        raise Invalid(f'invalid registry host "{server[:100]}"')
     host = host_of(DEFAULT_DOMAIN if server in _HUB_NAMES else server)
     async with (
         Transport(host, settings, auth) as transport,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import errno
 import random
 import ssl
 import time
@@ -16,7 +17,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from enisle.contracts import RegistryAuth
-from enisle.errors import Denied, Unavailable
+from enisle.errors import Denied, Invalid, Unavailable
 from enisle.images.registry.auth import Authenticator
 from enisle.images.registry.challenge import parse_challenges
 from enisle.images.registry.endpoints import (
@@ -47,7 +48,10 @@ class _GuardedResolver(AbstractResolver):
         self._inner = aiohttp.ThreadedResolver()
 
     async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
+        try:
+            found = await self._inner.resolve(host, port, family)
+        except UnicodeError as error:  # a label of more than 63 characters
+            raise OSError(errno.ENOENT, f"no such host: {host[:100]}") from error
         if host != self._registry_host:
             for result in found:
                 check_address(result["host"], self._registry_host)
@@ -67,7 +71,10 @@ class Transport:
         self._settings = settings
         self._auth = auth
         self._backoff_s = backoff_s
-        self.base = URL(f"https://{host}")
+        try:
+            self.base = URL(f"https://{host}")
+        except ValueError as error:  # a port or address that cannot be
+            raise Invalid(f'invalid registry host "{host[:100]}"') from error
         self._session: aiohttp.ClientSession
         self._authenticator: Authenticator
         self._tls: ssl.SSLContext | bool = True
@@ -228,7 +235,7 @@ class Transport:
 def retry_after_s(header: str) -> float:
     """Seconds a Retry-After header asks for (a number or a date), at most a minute; 0 for none."""
     header = header.strip()
-    if header.isdigit():
+    if header.isascii() and header.isdigit():
         return min(float(header[:9]), _RETRY_AFTER_LIMIT_S)
     try:
         moment = email.utils.parsedate_to_datetime(header).timestamp()
