@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from enisle.errors import Invalid
 from enisle.model.network import Network
+from enisle.model.numbers import decimal
 
 BRIDGE_NAME = "com.docker.network.bridge.name"
 ICC = "com.docker.network.bridge.enable_icc"
@@ -85,9 +86,10 @@ def mtu_option(network: Network) -> int:
     text = network.options.get(MTU, "")
     if not text:
         return 0
-    if not (text.isascii() and text.isdecimal()) or not 68 <= int(text) <= 65535:
+    mtu = decimal(text)
+    if mtu is None or not 68 <= mtu <= 65535:
         raise Invalid(f"network {network.name}: invalid MTU {text[:40]!r}: 68 to 65535 bytes")
-    return int(text)
+    return mtu
 
 
 def link_name(text: str, what: str) -> str:
