@@ -1,4 +1,4 @@
-"""Schemathesis against an enisled of its own: ``python -m tests.api.contract.fuzz [--cases N]``.
+"""Schemathesis against an enisled of its own: ``python -m tests.api.contract.fuzz [--cases N] [--minutes M]``.
 
 The engine runs in a network namespace of its own with nothing but loopback, so that no invented pull, build or push
 gets out. Something to work on is always there: what the requests destroy is made again. Fails when :mod:`judge` has
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -143,12 +144,14 @@ def prepared(seeds: Seeds, tags: frozenset[str]) -> dict[str, Any]:
     return described
 
 
-def run_schemathesis(judge: Judge, described: dict[str, Any], *, cases: int, more: list[str]) -> Finished:
+def run_schemathesis(
+    judge: Judge, described: dict[str, Any], *, cases: int, limit_s: float, more: list[str]
+) -> Finished:
     """Its exit code and output. What it finds is in ``judge``, too."""
     with tempfile.TemporaryDirectory(prefix="enisle-fuzz-", dir="/var/tmp") as directory:
         Path(directory, "description.json").write_text(json.dumps(described))
         Path(directory, "schemathesis.toml").write_text(_SETTINGS)
-        done = subprocess.run(
+        process = subprocess.Popen(
             [
                 *(str(Path(sys.executable).with_name("st")), "--config-file", "schemathesis.toml", "run"),
                 *("description.json", "--url", f"http://127.0.0.1:{judge.port}/v1.47"),
@@ -161,16 +164,22 @@ def run_schemathesis(judge: Judge, described: dict[str, Any], *, cases: int, mor
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            check=False,
         )
-    return done.returncode, done.stdout
+        try:
+            output, _ = process.communicate(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)  # it says how far it has come
+            output, _ = process.communicate()
+            return 0, f"{output}\nstopped after {limit_s:.0f} s, not all cases were made"
+    return process.returncode, output
 
 
-def run_shards(judge: Judge, seeds: Seeds, *, cases: int, more: list[str]) -> list[Finished]:
+def run_shards(judge: Judge, seeds: Seeds, *, cases: int, limit_s: float, more: list[str]) -> list[Finished]:
     """A process for each shard: Schemathesis' own workers are threads, which share one interpreter."""
     descriptions = [prepared(seeds, tags) for tags in _SHARDS]
     with ThreadPoolExecutor(len(descriptions)) as pool:
-        runs = [pool.submit(run_schemathesis, judge, each, cases=cases, more=more) for each in descriptions]
+        options = {"cases": cases, "limit_s": limit_s, "more": more}
+        runs = [pool.submit(run_schemathesis, judge, each, **options) for each in descriptions]
         return [run.result() for run in runs]
 
 
@@ -190,6 +199,7 @@ def summary(judge: Judge) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=200, help="per operation")
+    parser.add_argument("--minutes", type=float, default=600, help="stop after that, with what was found till then")
     parser.add_argument("--output", type=Path, help="what schemathesis says goes to this file")
     parser.add_argument("more", nargs="*", help="further arguments for schemathesis")
     options = parser.parse_args()
@@ -200,7 +210,8 @@ def main() -> int:
         daemon.start()
         judge = Judge(daemon.engine_socket)
         with Seeds(daemon) as seeds:
-            finished = run_shards(judge, seeds, cases=options.cases, more=options.more)
+            limit_s = options.minutes * 60
+            finished = run_shards(judge, seeds, cases=options.cases, limit_s=limit_s, more=options.more)
         judge.close()
         assert daemon.process is not None
         alive = daemon.process.poll() is None
