@@ -263,6 +263,11 @@ def test_parameters_of_every_wrong_kind(daemon: Daemon, operation: Operation) ->
             assert answers[0].status < 500 or answers[0].status in (501, 503), (raw, answers)
 
 
+def test_bodies_nested_too_deeply(daemon: Daemon) -> None:
+    deep = b'{"Image": "busybox", "Volumes": {"/a": ' + b'{"b":' * 65 + b"1" + b"}" * 67
+    assert refused(send(daemon, post("/containers/create", deep))) == 400
+
+
 def test_the_handler_sees_exactly_the_body(daemon: Daemon) -> None:
     """Length 0, chunks, more than 1 MiB, compressed: nothing is parsed but what was sent (CVE-2024-41110)."""
     create = "/volumes/create"

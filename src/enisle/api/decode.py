@@ -37,12 +37,29 @@ def decode(data: bytes, kind: type[Body]) -> Body:
         raw = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise Invalid(f"invalid JSON: {error}") from None
+    if data.count(b"{") + data.count(b"[") > MAX_DEPTH:
+        _check_depth(raw)
     if raw is None:
         raw = {}
     try:
         return msgspec.convert(_fit(raw, _plan(kind)), kind)
     except msgspec.ValidationError as error:
         raise Invalid(f"invalid JSON: {_go_like(str(error))}") from None
+
+
+def _check_depth(value: Any) -> None:
+    """What is decoded may be kept and written again, by code that calls itself for each level."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return
+    raise Invalid("invalid JSON: exceeded max depth")
 
 
 def _go_like(text: str) -> str:
