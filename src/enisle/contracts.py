@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from enisle.model.ids import Digest, ImageId
-from enisle.model.image import Descriptor, HistoryEntry, Image, ImageConfig, Platform
+from enisle.model.image import Descriptor, HistoryEntry, Image, ImageConfig, ImageVariant, Platform
 from enisle.model.instance import BoundPort, Endpoint, EndpointRequest, Instance, InstanceSpec, PublishedPort
 from enisle.model.network import Network
 from enisle.model.process import ExecSpec
@@ -99,7 +99,14 @@ class ImageStore(Protocol):
     async def pull(
         self, reference: str, *, platform: Platform | None, auth: RegistryAuth | None, progress: Progress
     ) -> Image: ...
-    async def push(self, reference: str, *, auth: RegistryAuth | None, progress: Progress) -> None: ...
+    async def push(
+        self, reference: str, *, platform: Platform | None = None, auth: RegistryAuth | None, progress: Progress
+    ) -> None:
+        """Push under one name, or all tags of a repository: the index if all it lists is here, else one platform."""
+
+    async def variants(self, image: ImageId) -> list[ImageVariant]:
+        """What the index it came with lists; its own manifest for an image without."""
+
     async def login(self, auth: RegistryAuth) -> None:
         """Unauthenticated unless the registry at ``auth.server`` takes these credentials."""
 

@@ -13,7 +13,7 @@ from enisle.formats.changes import apply_changes
 from enisle.formats.reference import parse_reference
 from enisle.model.event import Event
 from enisle.model.ids import ImageId
-from enisle.model.image import Descriptor, HistoryEntry, Image, ImageConfig, Platform
+from enisle.model.image import Descriptor, HistoryEntry, Image, ImageConfig, ImageVariant, Platform
 
 
 class Images:
@@ -35,8 +35,15 @@ class Images:
         self._tell("pull", reference, name=reference)
         return image
 
-    async def push(self, reference: str, *, auth: RegistryAuth | None = None, progress: Progress) -> None:
-        await self._store.push(reference, auth=auth, progress=progress)
+    async def push(
+        self,
+        reference: str,
+        *,
+        platform: Platform | None = None,
+        auth: RegistryAuth | None = None,
+        progress: Progress,
+    ) -> None:
+        await self._store.push(reference, platform=platform, auth=auth, progress=progress)
         self._tell("push", reference, name=reference)
 
     async def login(self, auth: RegistryAuth) -> None:
@@ -94,6 +101,10 @@ class Images:
         if users:
             return [step for tag in image.repo_tags for step in await self._store.untag(tag)]
         return await self._store.remove(image.id, prune_parents=prune_parents)
+
+    async def variants(self, image: ImageId) -> list[ImageVariant]:
+        """What the index that the image came with lists, here or not."""
+        return await self._store.variants(image)
 
     async def history(self, reference: str) -> list[tuple[HistoryEntry, str, int, tuple[str, ...]]]:
         return await self._store.history((await self._store.get(reference)).id)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from enisle.errors import Invalid
+from enisle.errors import Invalid, NotFound
 from enisle.formats.json_document import SIZE_LIMIT_BYTES, parse_object
 from enisle.formats.oci import Index, Manifest, check_layer, parse_manifest
 from enisle.formats.oci_config import ImageDocument, parse_config
@@ -38,13 +38,42 @@ class ArchivedLayer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArchivedImage:
-    """One image of an archive. ``documents``: its manifest and the like, manifest first; empty for docker-archive."""
+    """One image of an archive. ``documents``: its manifest, then the index that lists it; empty for docker-archive.
+
+    ``sibling``: it is another platform of an image of the archive, and gets no name.
+    """
 
     config: bytes
     image: ImageDocument
     layers: tuple[ArchivedLayer, ...]
     names: tuple[Reference, ...] = ()
     documents: tuple[bytes, ...] = ()
+    sibling: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Found:
+    """A manifest of the archive's OCI layout. ``index``: the one that lists it, b"" for none."""
+
+    data: bytes
+    manifest: Manifest
+    index: bytes = b""
+    sibling: bool = False
+
+    def image(self, members: Documents, names: tuple[Reference, ...]) -> ArchivedImage:
+        config = _verified(members, self.manifest.config)
+        return ArchivedImage(
+            config=config,
+            image=parse_config(config),
+            layers=_oci_layers(self.manifest),
+            names=() if self.sibling else names,
+            documents=self.documents,
+            sibling=self.sibling,
+        )
+
+    @property
+    def documents(self) -> tuple[bytes, ...]:
+        return (self.data, self.index) if self.index else (self.data,)
 
 
 def plan_archive(members: Documents) -> list[ArchivedImage]:
@@ -66,6 +95,7 @@ def _plan_docker(members: Documents) -> list[ArchivedImage]:
     entries = _entries(members.read("manifest.json"))
     manifests = _manifests_by_config(members)
     images = []
+    own = set()
     for entry in entries:
         config = members.read(_text(entry, "Config"))
         image = parse_config(config)
@@ -76,16 +106,20 @@ def _plan_docker(members: Documents) -> list[ArchivedImage]:
         if not isinstance(tags, list):
             raise Invalid("the image archive's manifest.json is malformed: RepoTags is not a list")
         known = manifests.get(digest_of(config))
+        own.add(digest_of(config))
         images.append(
             ArchivedImage(
                 config=config,
                 image=image,
-                layers=_oci_layers(known[1]) if known else tuple(ArchivedLayer(member=str(layer)) for layer in layers),
+                layers=_oci_layers(known.manifest)
+                if known
+                else tuple(ArchivedLayer(member=str(one)) for one in layers),
                 names=tuple(parse_reference(str(tag)).or_latest() for tag in tags),
-                documents=(known[0],) if known else (),
+                documents=known.documents if known else (),
             )
         )
-    return images
+    others = [found for config, found in manifests.items() if found.sibling and config not in own]
+    return images + [found.image(members, ()) for found in others]
 
 
 def _entries(data: bytes) -> list[dict[str, Any]]:
@@ -107,16 +141,16 @@ def _text(entry: dict[str, Any], key: str) -> str:
     return value
 
 
-def _manifests_by_config(members: Documents) -> dict[Digest, tuple[bytes, Manifest]]:
+def _manifests_by_config(members: Documents) -> dict[Digest, _Found]:
     """The exact manifests, if there is an OCI layout too whose blobs are all there."""
-    found: dict[Digest, tuple[bytes, Manifest]] = {}
+    found: dict[Digest, _Found] = {}
     if members.find("index.json") is None:
         return found
     index = parse_manifest(members.read("index.json"))
     for child in index.manifests if isinstance(index, Index) else ():
-        for data, manifest in _manifests(members, child, depth=0):
-            if all(members.find(_blob(layer.digest)) is not None for layer in manifest.layers):
-                found[manifest.config.digest] = (data, manifest)
+        for each in _manifests(members, child):
+            if all(members.find(_blob(layer.digest)) is not None for layer in each.manifest.layers):
+                found.setdefault(each.manifest.config.digest, each)
     return found
 
 
@@ -127,36 +161,39 @@ def _plan_oci(members: Documents) -> list[ArchivedImage]:
     index = parse_manifest(members.read("index.json"))
     if not isinstance(index, Index) or len(index.manifests) > _IMAGES_LIMIT:
         raise Invalid(f"the image archive's index.json is not an index of at most {_IMAGES_LIMIT} images")
-    images = []
-    for child in index.manifests:
-        for data, manifest in _manifests(members, child, depth=0):
-            config = _verified(members, manifest.config)
-            images.append(
-                ArchivedImage(
-                    config=config,
-                    image=parse_config(config),
-                    layers=_oci_layers(manifest),
-                    names=_names(child),
-                    documents=(data,),
-                )
-            )
-    return images
+    return [found.image(members, _names(child)) for child in index.manifests for found in _manifests(members, child)]
 
 
-def _manifests(members: Documents, child: Descriptor, *, depth: int) -> list[tuple[bytes, Manifest]]:
-    """The manifest a descriptor means; of an index the one for this machine."""
+def _manifests(members: Documents, child: Descriptor) -> list[_Found]:
+    """The manifests a descriptor means: of an index all that are whole, the one for this machine first."""
     if members.find(_blob(child.digest)) is None:
         return []
     data = _verified(members, child)
     parsed = parse_manifest(data, child.media_type)
     if isinstance(parsed, Manifest):
-        return [(data, parsed)]
-    if depth:
+        return [_Found(data=data, manifest=parsed)]
+    here = {one.digest: found for one in parsed.manifests if (found := _child(members, one, data))}
+    try:
+        first = choose([one for one in parsed.manifests if one.digest in here], host_platform(), "").digest
+    except NotFound:
+        first = next(iter(here), Digest(""))
+    return [
+        replace(found, sibling=name != first) for name, found in sorted(here.items(), key=lambda it: it[0] != first)
+    ]
+
+
+def _child(members: Documents, child: Descriptor, index: bytes) -> _Found | None:
+    """A manifest that an index lists; None for one that is not whole, or is no image (BuildKit's attestations)."""
+    if members.find(_blob(child.digest)) is None or (child.platform and child.platform.os == "unknown"):
+        return None
+    data = _verified(members, child)
+    manifest = parse_manifest(data, child.media_type)
+    if not isinstance(manifest, Manifest):
         raise Invalid("the image archive holds an index within an index")
-    here = [one for one in parsed.manifests if members.find(_blob(one.digest)) is not None]
-    if len(here) > 1:
-        here = [choose(here, host_platform(), "the image archive")]
-    return [found for one in here for found in _manifests(members, one, depth=1)]
+    blobs = [manifest.config, *manifest.layers]
+    if not all(members.find(_blob(blob.digest)) is not None for blob in blobs):
+        return None
+    return _Found(data=data, manifest=manifest, index=index)
 
 
 def _verified(members: Documents, descriptor: Descriptor) -> bytes:

@@ -107,7 +107,7 @@ async def _name(parts: Parts, images: list[ArchivedImage], records: list[ImageRe
                 )
             names[str(reference)] = record.id
             shown.append(reference.familiar)
-        if not image.names:
+        if not image.names and not image.sibling:
             shown.append(record.id)
     await asyncio.to_thread(parts.content.sync)
     merged = [

@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from enisle.contracts import Progress, RegistryAuth
-from enisle.formats.oci import (
-    DOCKER_CONFIG,
-    DOCKER_LAYER,
-    DOCKER_MANIFEST,
-    OCI_CONFIG,
-    OCI_LAYER,
-    OCI_MANIFEST,
-    Manifest,
-    encode_manifest,
-    parse_manifest,
-)
+from enisle.errors import NotFound
+from enisle.formats.oci import Manifest, descriptor_document, parse_manifest
+from enisle.formats.oci_config import parse_config
 from enisle.formats.reference import Reference, parse_reference
-from enisle.images.content import ContentStore, digest_of
+from enisle.images.content import digest_of
 from enisle.images.index import ImageRecord, LayerRecord
 from enisle.images.ingest import Parts, layer_progress, short
+from enisle.images.manifests import manifest_of
+from enisle.images.platforms import fits, shown
 from enisle.images.pull import first_failure, merge_records
 from enisle.images.registry.client import Repository, with_tries
 from enisle.images.registry.endpoints import RegistrySettings, host_of
 from enisle.images.registry.transport import Transport
+from enisle.images.variants import Family, family_of, sibling
 from enisle.model.ids import Digest
-from enisle.model.image import Descriptor
+from enisle.model.image import Platform
 
 _UPLOADS = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Plan:
+    """What to push: images with their manifests, and at last ``top`` under the tag. ``named`` gets its digest."""
+
+    images: list[tuple[ImageRecord, bytes]]
+    named: ImageRecord
+    top: bytes
+    note: dict[str, Any] | None = None
 
 
 class Pusher:
@@ -40,29 +47,66 @@ class Pusher:
         self._backoff_s = backoff_s
 
     async def push(
-        self, reference: Reference, record: ImageRecord, *, auth: RegistryAuth | None, progress: Progress
+        self,
+        reference: Reference,
+        record: ImageRecord,
+        *,
+        platform: Platform | None,
+        auth: RegistryAuth | None,
+        progress: Progress,
     ) -> None:
-        """Push one image under one tag. It then has a digest in that repository, which the index remembers."""
+        """Push one image under one tag. It then has a digest in that repository, which the index remembers.
+
+        An image that came with an index is pushed with all of it if all of it is here, else alone, with a note.
+        """
         progress({"status": f"The push refers to repository [{reference.name}]"})
-        content = self._parts.content
-        manifest_bytes = manifest_of(content, record)
-        manifest = parse_manifest(manifest_bytes)
-        assert isinstance(manifest, Manifest)
+        plan = self._plan(reference, record, platform)
         async with Transport(host_of(reference.domain), self._settings, auth, backoff_s=self._backoff_s) as transport:
             repository = Repository(transport, reference)
-            with self._parts.pinned(record.blobs):
-                await self._blobs(transport, repository, reference, record, manifest, progress)
-                await repository.put_manifest(
-                    reference.tag or digest_of(manifest_bytes), manifest_bytes, manifest.media_type
-                )
-        digest = await self._remember(reference, record, manifest_bytes)
+            with self._parts.pinned(blob for image, _ in plan.images for blob in image.blobs):
+                for image, data in plan.images:
+                    manifest = parse_manifest(data)
+                    assert isinstance(manifest, Manifest)
+                    await self._blobs(transport, repository, reference, image, manifest, progress)
+                    if data != plan.top:
+                        await repository.put_manifest(digest_of(data), data, manifest.media_type)
+                media_type = parse_manifest(plan.top).media_type
+                await repository.put_manifest(reference.tag or digest_of(plan.top), plan.top, media_type)
+        digest = await self._remember(reference, plan)
         tag = reference.tag or digest
-        progress({"status": f"{tag}: digest: {digest} size: {len(manifest_bytes)}"})
-        progress({"progressDetail": {}, "aux": {"Tag": tag, "Digest": digest, "Size": len(manifest_bytes)}})
+        progress({"status": f"{tag}: digest: {digest} size: {len(plan.top)}"})
+        progress({"progressDetail": {}, "aux": {"Tag": tag, "Digest": digest, "Size": len(plan.top)}})
+        if plan.note is not None:
+            progress({"progressDetail": {}, "aux": plan.note})
 
-    async def _remember(self, reference: Reference, record: ImageRecord, manifest: bytes) -> Digest:
-        digest = self._parts.content.put(manifest)
-        pushed = ImageRecord(id=record.id, manifest=digest, documents=(digest,), layers=record.layers)
+    def _plan(self, reference: Reference, record: ImageRecord, platform: Platform | None) -> _Plan:
+        content, records = self._parts.content, self._parts.index
+        family = family_of(content, records, record)
+        if platform is not None:
+            chosen = sibling(content, records, record, platform) if family else record
+            own = parse_config(content.read(Digest(record.id))).platform
+            if chosen is None or (not family and not fits(own, platform)):
+                raise NotFound(
+                    f"image with reference {reference.familiar} was found but does not provide the specified platform "
+                    f"({shown(platform)})"
+                )
+            data = manifest_of(content, chosen)
+            return _Plan(images=[(chosen, data)], named=chosen, top=data)
+        data = manifest_of(content, record)
+        if family is None:
+            return _Plan(images=[(record, data)], named=record, top=data)
+        if not family.whole:
+            note = _instead_of_index(family, data)
+            return _Plan(images=[(record, data)], named=record, top=data, note=note)
+        images = [(member.record, content.read(member.descriptor.digest)) for member in family.members if member.record]
+        return _Plan(images=images, named=record, top=family.data)
+
+    async def _remember(self, reference: Reference, plan: _Plan) -> Digest:
+        """The image's digest in that repository; "" as its manifest until now means that it was made here."""
+        content, record = self._parts.content, plan.named
+        digest = content.put(plan.top)
+        manifest = record.manifest or digest
+        pushed = ImageRecord(id=record.id, manifest=manifest, documents=(digest,), layers=record.layers)
         current = self._parts.index.images.get(record.id)
         if current is not None:
             merged = merge_records(current, pushed)
@@ -137,32 +181,11 @@ class Pusher:
         return sorted(set(found))[:2]
 
 
-def manifest_of(content: ContentStore, record: ImageRecord) -> bytes:
-    """The manifest an image came with, or one made for it: schema 2 where that can say it, which everybody reads."""
-    if record.manifest:
-        return content.read(Digest(record.manifest))
-    gzipped = all(layer.media_type.endswith("gzip") for layer in record.layers)
-    config = Digest(record.id)
-    return encode_manifest(
-        Manifest(
-            media_type=DOCKER_MANIFEST if gzipped else OCI_MANIFEST,
-            config=Descriptor(
-                media_type=DOCKER_CONFIG if gzipped else OCI_CONFIG, digest=config, size=content.size(config)
-            ),
-            layers=tuple(
-                Descriptor(
-                    media_type=DOCKER_LAYER + ".gzip" if gzipped else layer_type(layer.media_type),
-                    digest=layer.blob,
-                    size=layer.size,
-                )
-                for layer in record.layers
-            ),
-        )
-    )
-
-
-def layer_type(media_type: str) -> str:
-    """A layer's media type in OCI's words."""
-    if media_type.startswith(DOCKER_LAYER):
-        return OCI_LAYER + media_type[len(DOCKER_LAYER) :].replace(".", "+")
-    return media_type
+def _instead_of_index(family: Family, manifest: bytes) -> dict[str, Any]:
+    """What Docker's client turns into its note that only one platform of several was pushed."""
+    selected = next(member.descriptor for member in family.members if member.descriptor.digest == digest_of(manifest))
+    return {
+        "manifestPushedInsteadOfIndex": True,
+        "originalIndex": descriptor_document(family.descriptor),
+        "selectedManifest": descriptor_document(selected),
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from enisle.archive.entry import Entry, FileKind
@@ -16,9 +16,11 @@ from enisle.formats.reference import Reference, parse_reference
 from enisle.images.archive_plan import docker_manifest
 from enisle.images.content import ContentStore, digest_of
 from enisle.images.index import ImageRecord
+from enisle.images.index import Index as Records
 from enisle.images.ingest import Parts
 from enisle.images.lookup import Lookup
-from enisle.images.push import manifest_of
+from enisle.images.manifests import manifest_of
+from enisle.images.variants import Member, family_of
 from enisle.model.ids import Digest
 from enisle.model.image import Descriptor
 
@@ -63,17 +65,19 @@ def _bare_repository(lookup: Lookup, text: str) -> list[Reference]:
 @asynccontextmanager
 async def saved(parts: Parts, images: Sequence[Chosen]) -> AsyncIterator[AsyncIterator[bytes]]:
     """The archive as a stream; its content cannot be removed while the block lasts."""
-    with parts.pinned(blob for image in images for blob in image.record.blobs):
-        yield _stream(parts.content, images)
+    families = [family_of(parts.content, parts.index, image.record) for image in images]
+    siblings = [member.record for family in families if family for member in family.members if member.record]
+    with parts.pinned(blob for record in (*(image.record for image in images), *siblings) for blob in record.blobs):
+        yield _stream(parts.content, parts.index, images)
 
 
-async def _stream(content: ContentStore, images: Sequence[Chosen]) -> AsyncIterator[bytes]:
+async def _stream(content: ContentStore, records: Records, images: Sequence[Chosen]) -> AsyncIterator[bytes]:
     """Pieces of about a megabyte; reading them blocks as page cache does, for less than a millisecond each."""
     sink = _Sink()
     writer = TarWriter(sink)
     for name in ("blobs/", "blobs/sha256/"):
         writer.add(Entry(name=name.encode(), kind=FileKind.DIRECTORY, mode=0o755))
-    documents, blobs = _plan(content, images)
+    documents, blobs = _plan(content, records, images)
     for blob in blobs:
         path = content.path(blob)
         size = path.stat().st_size
@@ -108,7 +112,7 @@ def _member(blob: Digest) -> bytes:
     return b"blobs/" + blob.replace(":", "/").encode()
 
 
-def _plan(content: ContentStore, images: Sequence[Chosen]) -> tuple[dict[str, bytes], list[Digest]]:
+def _plan(content: ContentStore, records: Records, images: Sequence[Chosen]) -> tuple[dict[str, bytes], list[Digest]]:
     """The documents by name, and the blobs in the store that go with them, each once."""
     documents: dict[str, bytes] = {}
     blobs: dict[Digest, None] = {}
@@ -121,7 +125,14 @@ def _plan(content: ContentStore, images: Sequence[Chosen]) -> tuple[dict[str, by
         assert isinstance(manifest, Manifest)
         documents[_member(digest_of(data)).decode()] = data
         blobs |= dict.fromkeys([manifest.config.digest, *(layer.digest for layer in manifest.layers)])
-        children += _children(manifest, data, image.names)
+        family = family_of(content, records, image.record)
+        if family is not None and family.whole:
+            children += _children(family.descriptor, image.names)
+            documents[_member(family.descriptor.digest).decode()] = family.data
+            blobs |= dict.fromkeys(blob for member in family.members for blob in _blobs(member))
+        else:
+            own = Descriptor(media_type=manifest.media_type, digest=digest_of(data), size=len(data))
+            children += _children(own, image.names)
         entries.append(
             {
                 "Config": _member(manifest.config.digest).decode(),
@@ -136,16 +147,21 @@ def _plan(content: ContentStore, images: Sequence[Chosen]) -> tuple[dict[str, by
     documents["oci-layout"] = canonical({"imageLayoutVersion": "1.0.0"})
     if repositories:
         documents["repositories"] = canonical(repositories)
-    return documents, list(blobs)
+    return documents, [blob for blob in blobs if _member(blob).decode() not in documents]
 
 
-def _children(manifest: Manifest, data: bytes, names: Iterable[Reference]) -> list[Descriptor]:
-    plain = Descriptor(media_type=manifest.media_type, digest=digest_of(data), size=len(data))
+def _blobs(member: Member) -> list[Digest]:
+    """All blobs of one entry of an index, its manifest among them."""
+    assert member.manifest is not None
+    manifest = member.manifest
+    return [member.descriptor.digest, manifest.config.digest, *(layer.digest for layer in manifest.layers)]
+
+
+def _children(plain: Descriptor, names: Iterable[Reference]) -> list[Descriptor]:
+    """The descriptor as often as it has names, with each of them."""
     named = [
-        Descriptor(
-            media_type=manifest.media_type,
-            digest=plain.digest,
-            size=plain.size,
+        replace(
+            plain,
             annotations={
                 "io.containerd.image.name": str(name),
                 "org.opencontainers.image.ref.name": name.tag,

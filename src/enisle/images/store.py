@@ -33,9 +33,10 @@ from enisle.images.registry.endpoints import RegistrySettings
 from enisle.images.registry.questions import check_login, list_tags, look_up
 from enisle.images.removal import Remover
 from enisle.images.save import choose_images, saved
+from enisle.images.variants import sibling, variants
 from enisle.images.workers import Workers
 from enisle.model.ids import ImageId
-from enisle.model.image import Descriptor, HistoryEntry, Image, ImageConfig, Platform
+from enisle.model.image import Descriptor, HistoryEntry, Image, ImageConfig, ImageVariant, Platform
 
 
 class LocalImageStore:
@@ -94,8 +95,12 @@ class LocalImageStore:
 
     async def get(self, reference: str, platform: Platform | None = None) -> Image:
         """By name, name@digest, id or id prefix."""
-        image = self._lookup.image(self._lookup.find(reference))
+        record = self._lookup.find(reference)
+        image = self._lookup.image(record)
         if platform is not None and not fits(image.platform, platform):
+            other = sibling(self._parts.content, self._parts.index, record, platform)
+            if other is not None:
+                return self._lookup.image(other)
             raise NotFound(
                 f"image with reference {reference} was found but does not provide the specified platform "
                 f"({shown(platform)})"
@@ -164,7 +169,13 @@ class LocalImageStore:
         )
         return self._lookup.image(self._record(image))
 
-    async def push(self, reference: str, *, auth: RegistryAuth | None, progress: Progress) -> None:
+    async def variants(self, image: ImageId) -> list[ImageVariant]:
+        """What the index it came with lists; its own manifest for an image without."""
+        return variants(self._parts.content, self._parts.index, self._record(image))
+
+    async def push(
+        self, reference: str, *, platform: Platform | None = None, auth: RegistryAuth | None, progress: Progress
+    ) -> None:
         """Push the image that has this name; without a tag, all tags of the repository, as Docker does."""
         name = parse_reference(reference)
         if name.digest:
@@ -176,7 +187,7 @@ class LocalImageStore:
             image = self._parts.index.names.get(str(one))
             if image is None:
                 raise NotFound(f"An image does not exist locally with the tag: {name.familiar_name}")
-            await self._pusher.push(one, self._record(image), auth=auth, progress=progress)
+            await self._pusher.push(one, self._record(image), platform=platform, auth=auth, progress=progress)
 
     async def login(self, auth: RegistryAuth) -> None:
         """Unauthenticated unless the registry at ``auth.server`` takes these credentials."""

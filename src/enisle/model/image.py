@@ -32,6 +32,21 @@ class Descriptor:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ImageVariant:
+    """One manifest that an image's index lists. ``image`` is "" and ``available`` false for one that is not all here.
+
+    ``content_bytes``: what is here of its blobs; ``unpacked_bytes``: its files.
+    """
+
+    descriptor: Descriptor
+    image: ImageId
+    available: bool
+    platform: Platform
+    content_bytes: int = 0
+    unpacked_bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class HistoryEntry:
     created: str = ""  # RFC 3339
     created_by: str = ""

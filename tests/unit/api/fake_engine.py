@@ -16,7 +16,7 @@ from enisle.engine.system import DiskUsage
 from enisle.errors import Conflict, NotFound, NotModified, StartFailed, Unauthenticated
 from enisle.model.event import Event
 from enisle.model.ids import Digest, ExecId, ImageId, InstanceId, NetworkId
-from enisle.model.image import Descriptor, HistoryEntry, Image, ImageConfig, Platform
+from enisle.model.image import Descriptor, HistoryEntry, Image, ImageConfig, ImageVariant, Platform
 from enisle.model.instance import Instance, InstanceSpec, InstanceState, Status
 from enisle.model.network import AddressPool, Network
 from enisle.model.process import Exec, ExecSpec
@@ -316,7 +316,12 @@ class FakeImages:
     async def tags(self, repository: str, *, auth: RegistryAuth | None) -> list[str]:
         return ["1", "2"]
 
-    async def push(self, reference: str, *, auth: RegistryAuth | None, progress: Progress) -> None:
+    async def variants(self, image: ImageId) -> list[ImageVariant]:
+        return []
+
+    async def push(
+        self, reference: str, *, platform: Platform | None = None, auth: RegistryAuth | None, progress: Progress
+    ) -> None:
         progress({"status": f"The push refers to repository [{reference}]"})
 
     async def tag(self, source: str, reference: str) -> None:

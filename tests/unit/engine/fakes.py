@@ -12,7 +12,7 @@ from pathlib import Path
 from enisle.contracts import LayerUse, Progress, RegistryAuth, Removed
 from enisle.errors import Conflict, NotFound
 from enisle.model.ids import Digest, ImageId, NetworkId
-from enisle.model.image import HistoryEntry, Image, ImageConfig, Platform
+from enisle.model.image import HistoryEntry, Image, ImageConfig, ImageVariant, Platform
 from enisle.model.instance import BoundPort, Endpoint, EndpointRequest, InstanceSpec, PublishedPort
 from enisle.model.network import Network
 
@@ -45,7 +45,12 @@ class FakeImages:
     ) -> Image:
         return await self.get(reference)
 
-    async def push(self, reference: str, *, auth: RegistryAuth | None, progress: Progress) -> None:
+    async def variants(self, image: ImageId) -> list[ImageVariant]:
+        return []
+
+    async def push(
+        self, reference: str, *, platform: Platform | None = None, auth: RegistryAuth | None, progress: Progress
+    ) -> None:
         await self.get(reference)
 
     async def tags(self, repository: str, *, auth: RegistryAuth | None) -> list[str]:

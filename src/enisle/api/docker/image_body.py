@@ -6,7 +6,10 @@ from typing import Any
 
 from enisle.api.docker.host_config_body import healthcheck_json
 from enisle.api.times import ZERO, rfc3339, to_seconds
-from enisle.model.image import Descriptor, HistoryEntry, Image, ImageConfig, Platform
+from enisle.formats.oci import descriptor_document
+from enisle.model.image import Descriptor, HistoryEntry, Image, ImageConfig, ImageVariant, Platform
+
+_ATTESTATION_OF = "vnd.docker.reference.digest"  # BuildKit's annotation
 
 
 def summary_json(image: Image, *, containers: int = -1, shared_bytes: int = -1, with_virtual: bool) -> dict[str, Any]:
@@ -24,6 +27,26 @@ def summary_json(image: Image, *, containers: int = -1, shared_bytes: int = -1, 
     }
     if with_virtual:
         result["VirtualSize"] = image.size_bytes
+    return result
+
+
+def variant_json(variant: ImageVariant, *, users: list[str]) -> dict[str, Any]:
+    """One of the ``Manifests`` of an image. ``users``: ids of the containers made from it."""
+    descriptor = variant.descriptor
+    kind = "attestation" if _ATTESTATION_OF in descriptor.annotations else "image"
+    unpacked = variant.unpacked_bytes if kind == "image" else 0
+    result: dict[str, Any] = {
+        "ID": descriptor.digest,
+        "Descriptor": descriptor_document(descriptor),
+        "Available": variant.available,
+        "Size": {"Content": variant.content_bytes, "Total": variant.content_bytes + unpacked},
+        "Kind": kind,
+    }
+    if kind == "image":
+        platform = _platform_json(variant.platform)
+        result["ImageData"] = {"Platform": platform, "Containers": users, "Size": {"Unpacked": unpacked}}
+    else:
+        result["AttestationData"] = {"For": descriptor.annotations[_ATTESTATION_OF]}
     return result
 
 

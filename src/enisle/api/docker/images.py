@@ -8,12 +8,13 @@ from aiohttp import web
 
 from enisle.api.call import Call
 from enisle.api.docker import image_filters, older, registry_auth
-from enisle.api.docker.image_body import distribution_json, history_json, inspect_json, summary_json
+from enisle.api.docker.image_body import distribution_json, history_json, inspect_json, summary_json, variant_json
 from enisle.api.progress import stream_progress
 from enisle.api.reply import empty, json_response
 from enisle.api.router import Route
 from enisle.contracts import Progress, Removed
 from enisle.errors import Invalid, NotSupported
+from enisle.formats.json_document import parse_object
 from enisle.formats.reference import parse_reference
 from enisle.model.image import Image, Platform
 
@@ -41,15 +42,16 @@ async def list_all(call: Call) -> web.StreamResponse:
     chosen = [image for image in found if match(image)]
     chosen.sort(key=lambda image: image.created, reverse=True)
     shared = (await engine.images.usage()).shared_bytes if query.flag("shared-size") else {}
-    return json_response(
-        [
-            older.image_summary(
-                summary_json(image, shared_bytes=shared.get(image.id, -1), with_virtual=_with_virtual(call)),
-                call.version,
-            )
-            for image in chosen
-        ]
-    )
+    rows = []
+    for image in chosen:
+        row = summary_json(image, shared_bytes=shared.get(image.id, -1), with_virtual=_with_virtual(call))
+        if query.flag("manifests") and call.at_least(1, 47):
+            row["Manifests"] = [
+                variant_json(variant, users=engine.images.used_by(variant.image))
+                for variant in await engine.images.variants(image.id)
+            ]
+        rows.append(older.image_summary(row, call.version))
+    return json_response(rows)
 
 
 def _without_steps(images: list[Image]) -> list[Image]:
@@ -114,9 +116,10 @@ async def _import(call: Call, source: str) -> web.StreamResponse:
 async def push(call: Call) -> web.StreamResponse:
     auth = registry_auth.from_header(call.request.headers.get("X-Registry-Auth", ""))
     reference = join(call.name, call.query.text("tag"))
+    platform = platform_document(call.query.text("platform")) if call.at_least(1, 46) else None
 
     async def send(progress: Progress) -> None:
-        await call.engine.images.push(reference, auth=auth, progress=progress)
+        await call.engine.images.push(reference, platform=platform, auth=auth, progress=progress)
 
     return await stream_progress(call, send)
 
@@ -208,6 +211,17 @@ def parse_platform(text: str) -> Platform | None:
     return Platform(
         os=parts[0], architecture=aliases.get(parts[1], parts[1]), variant=parts[2] if len(parts) == 3 else ""
     )
+
+
+def platform_document(text: str) -> Platform | None:
+    """A platform as JSON; None for "". Raises Invalid."""
+    if not text:
+        return None
+    document = parse_object(text.encode(), "platform")
+    found = {key: document.get(key, "") for key in ("os", "architecture", "variant")}
+    if not all(isinstance(value, str) for value in found.values()) or not found["os"] or not found["architecture"]:
+        raise Invalid("invalid platform: both OS and Architecture must be provided")
+    return Platform(os=found["os"], architecture=found["architecture"], variant=found["variant"])
 
 
 ROUTES = [
