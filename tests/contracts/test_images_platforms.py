@@ -85,6 +85,34 @@ async def test_push_of_one_platform(store: LocalImageStore, registry: FakeRegist
             await store.push(f"{host}/app:1", platform=nowhere, auth=None, progress=Messages())
 
 
+async def test_a_name_stands_for_what_it_came_as(
+    store: LocalImageStore, registry: FakeRegistry, tmp_path: Path
+) -> None:
+    index = registry.add_index(PLATFORMS)
+    name = f"{registry.host}/app:latest"
+    await pull(store, name, OTHER, HERE)
+    async with docker_registry(tmp_path / "registry") as host:
+        names = {f"{host}/app:all": index, f"{host}/app:one": OWN.digest}
+        for each in names:
+            await store.tag((await store.get(name)).id, each)
+        await store.push(f"{host}/app:all", auth=None, progress=Messages())
+        await store.push(f"{host}/app:one", platform=HERE, auth=None, progress=Messages())
+        await pull(store, f"{host}/app:all", OTHER)
+        for each in names:
+            await pull(store, each, HERE)
+        async with await store.save(list(names)) as stream:
+            archive = b"".join([piece async for piece in stream])
+        second = await LocalImageStore.open(tmp_path / "second")
+        try:
+            await second.load(pieces(archive), progress=Messages())
+            for each, digest in names.items():
+                for pushing in (store, second):
+                    await pushing.push(each, auth=None, progress=Messages())
+                    assert (await store.distribution(each, auth=None))[0].digest == digest
+        finally:
+            await second.close()
+
+
 async def test_variants_tell_what_is_here(store: LocalImageStore, registry: FakeRegistry) -> None:
     registry.add_index(PLATFORMS)
     name = f"{registry.host}/app:latest"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -89,6 +90,19 @@ def plan_archive(members: Documents) -> list[ArchivedImage]:
         "the archive holds neither manifest.json nor an OCI layout: it is no image archive.",
         remedy="Use import for a root file system.",
     )
+
+
+def plan_tops(members: Documents) -> dict[str, Digest]:
+    """Which manifest or index each name stands for, as far as the archive says so (those by containerd and us do)."""
+    if members.find("index.json") is None:
+        return {}
+    index = parse_manifest(members.read("index.json"))
+    children = index.manifests if isinstance(index, Index) else ()
+    found: dict[str, Digest] = {}
+    for child in children:
+        with suppress(Invalid):  # a name that nobody asked for
+            found |= {str(name): child.digest for name in _names(child)}
+    return found
 
 
 def _plan_docker(members: Documents) -> list[ArchivedImage]:

@@ -57,6 +57,7 @@ class _Document:
     generation: int = GENERATION
     images: dict[str, ImageRecord] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)  # normalised reference -> image id
+    tops: dict[str, Digest] = field(default_factory=dict)  # reference -> digest of the manifest or index it came as
 
 
 class Index:
@@ -78,6 +79,11 @@ class Index:
         """Normalised reference -> image id. Not to be changed by callers."""
         return self._document.names
 
+    @property
+    def tops(self) -> dict[str, Digest]:
+        """Normalised reference -> digest of the manifest or index that it stands for, where that is known."""
+        return self._document.tops
+
     def names_of(self, image: str) -> list[str]:
         """All names of an image, sorted."""
         return sorted(name for name, target in self.names.items() if target == image)
@@ -87,12 +93,14 @@ class Index:
         *,
         add: Iterable[ImageRecord] = (),
         name: Mapping[str, str] | None = None,
+        tops: Mapping[str, Digest] | None = None,
         remove: Iterable[str] = (),
         unname: Iterable[str] = (),
         keep: bool = True,
     ) -> None:
         """Add images, give names, remove images (with their names), drop names; all of it or nothing.
 
+        ``tops``: the manifest or index that names stand for; given anew without one, a name stands for its image only.
         Without ``keep`` the change is in memory only, until the next one that is kept.
         """
         async with self._lock:
@@ -105,7 +113,10 @@ class Index:
             for gone in remove:
                 images.pop(gone, None)
             names = {reference: image for reference, image in names.items() if image in images}
-            document = _Document(images=images, names=names)
+            known = {reference: top for reference, top in self.tops.items() if reference not in (name or {})}
+            known.update(tops or {})
+            known = {reference: top for reference, top in known.items() if reference in names}
+            document = _Document(images=images, names=names, tops=known)
             if keep:
                 with storage_errors():
                     await asyncio.to_thread(_write, self._path, document, sync_content=self._unsaved)

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 from enisle.contracts import Progress
 from enisle.errors import Invalid
 from enisle.formats.oci_config import chain_ids
-from enisle.images.archive_plan import ArchivedImage, ArchivedLayer, plan_archive
+from enisle.images.archive_plan import ArchivedImage, ArchivedLayer, plan_archive, plan_tops
 from enisle.images.bridge import Inlet
+from enisle.images.content import digest_of
 from enisle.images.index import ImageRecord, LayerRecord, now_ns
 from enisle.images.ingest import Parts, Wanted, below, ingest_file, layer_progress, short
 from enisle.images.pull import merge_records
@@ -27,7 +28,7 @@ async def load(parts: Parts, source: AsyncIterator[bytes], progress: Progress) -
         images = await asyncio.to_thread(plan_archive, members)
         with parts.pinned(item for image in images for item in _content(image)):
             records = [await _load_image(parts, members, image, progress) for image in images]
-            return await _name(parts, images, records, progress)
+            return await _name(parts, images, records, plan_tops(members), progress)
 
 
 async def _spool(members: Spooled, source: AsyncIterator[bytes]) -> None:
@@ -92,8 +93,15 @@ async def _load_layer(
     return await parts.flights.join((layer.digest, chain), work, progress)
 
 
-async def _name(parts: Parts, images: list[ArchivedImage], records: list[ImageRecord], progress: Progress) -> list[str]:
+async def _name(
+    parts: Parts,
+    images: list[ArchivedImage],
+    records: list[ImageRecord],
+    archived_tops: dict[str, Digest],
+    progress: Progress,
+) -> list[str]:
     names: dict[str, str] = {}
+    tops: dict[str, Digest] = {}
     shown: list[str] = []
     for image, record in zip(images, records, strict=True):
         for reference in image.names:
@@ -106,6 +114,9 @@ async def _name(parts: Parts, images: list[ArchivedImage], records: list[ImageRe
                     }
                 )
             names[str(reference)] = record.id
+            top = archived_tops.get(str(reference))
+            if top and top in map(digest_of, image.documents):
+                tops[str(reference)] = top
             shown.append(reference.familiar)
         if not image.names and not image.sibling:
             shown.append(record.id)
@@ -114,5 +125,5 @@ async def _name(parts: Parts, images: list[ArchivedImage], records: list[ImageRe
         merge_records(parts.index.images[record.id], record) if record.id in parts.index.images else record
         for record in records
     ]
-    await parts.index.change(add=merged, name=names)
+    await parts.index.change(add=merged, name=names, tops=tops)
     return shown

@@ -267,7 +267,8 @@ class Puller:
         names = {str(reference.with_digest(top.digest)): image_id}
         if reference.tag and not reference.digest:
             names[str(reference)] = image_id
-        await self._parts.index.change(add=[self._merged(record)], name=names)
+        tops = dict.fromkeys(names, top.digest)
+        await self._parts.index.change(add=[self._merged(record)], name=names, tops=tops)
 
     def _merged(self, record: ImageRecord) -> ImageRecord:
         """One image may come under several manifests; none of their documents is forgotten."""

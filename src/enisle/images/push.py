@@ -81,7 +81,7 @@ class Pusher:
 
     def _plan(self, reference: Reference, record: ImageRecord, platform: Platform | None) -> _Plan:
         content, records = self._parts.content, self._parts.index
-        family = family_of(content, records, record)
+        family = family_of(content, records, record, name=str(reference))
         if platform is not None:
             chosen = sibling(content, records, record, platform) if family else record
             own = parse_config(content.read(Digest(record.id))).platform
@@ -110,7 +110,8 @@ class Pusher:
         current = self._parts.index.images.get(record.id)
         if current is not None:
             merged = merge_records(current, pushed)
-            await self._parts.index.change(add=[merged], name={str(reference.with_digest(digest)): record.id})
+            name = str(reference.with_digest(digest))
+            await self._parts.index.change(add=[merged], name={name: record.id}, tops={name: digest})
         return digest
 
     async def _blobs(

@@ -65,7 +65,11 @@ def _bare_repository(lookup: Lookup, text: str) -> list[Reference]:
 @asynccontextmanager
 async def saved(parts: Parts, images: Sequence[Chosen]) -> AsyncIterator[AsyncIterator[bytes]]:
     """The archive as a stream; its content cannot be removed while the block lasts."""
-    families = [family_of(parts.content, parts.index, image.record) for image in images]
+    families = [
+        family_of(parts.content, parts.index, image.record, name=str(name or ""))
+        for image in images
+        for name in image.names or (None,)
+    ]
     siblings = [member.record for family in families if family for member in family.members if member.record]
     with parts.pinned(blob for record in (*(image.record for image in images), *siblings) for blob in record.blobs):
         yield _stream(parts.content, parts.index, images)
@@ -125,14 +129,15 @@ def _plan(content: ContentStore, records: Records, images: Sequence[Chosen]) -> 
         assert isinstance(manifest, Manifest)
         documents[_member(digest_of(data)).decode()] = data
         blobs |= dict.fromkeys([manifest.config.digest, *(layer.digest for layer in manifest.layers)])
-        family = family_of(content, records, image.record)
-        if family is not None and family.whole:
-            children += _children(family.descriptor, image.names)
-            documents[_member(family.descriptor.digest).decode()] = family.data
-            blobs |= dict.fromkeys(blob for member in family.members for blob in _blobs(member))
-        else:
-            own = Descriptor(media_type=manifest.media_type, digest=digest_of(data), size=len(data))
-            children += _children(own, image.names)
+        plain = Descriptor(media_type=manifest.media_type, digest=digest_of(data), size=len(data))
+        for name in image.names or (None,):
+            own = plain
+            family = family_of(content, records, image.record, name=str(name or ""))
+            if family is not None and family.whole:
+                documents[_member(family.descriptor.digest).decode()] = family.data
+                blobs |= dict.fromkeys(blob for member in family.members for blob in _blobs(member))
+                own = family.descriptor
+            children.append(_named(own, name) if name else own)
         entries.append(
             {
                 "Config": _member(manifest.config.digest).decode(),
@@ -157,16 +162,9 @@ def _blobs(member: Member) -> list[Digest]:
     return [member.descriptor.digest, manifest.config.digest, *(layer.digest for layer in manifest.layers)]
 
 
-def _children(plain: Descriptor, names: Iterable[Reference]) -> list[Descriptor]:
-    """The descriptor as often as it has names, with each of them."""
-    named = [
-        replace(
-            plain,
-            annotations={
-                "io.containerd.image.name": str(name),
-                "org.opencontainers.image.ref.name": name.tag,
-            },
-        )
-        for name in names
-    ]
-    return named or [plain]
+def _named(plain: Descriptor, name: Reference) -> Descriptor:
+    """The descriptor with the name that it has in the archive."""
+    return replace(
+        plain,
+        annotations={"io.containerd.image.name": str(name), "org.opencontainers.image.ref.name": name.tag},
+    )

@@ -47,11 +47,15 @@ class Family:
         return next(member for member in self.members if member.descriptor is chosen)
 
 
-def family_of(content: ContentStore, records: Records, record: ImageRecord) -> Family | None:
-    """The newest index that the image's own manifest was found through; None for an image that came without."""
+def family_of(content: ContentStore, records: Records, record: ImageRecord, *, name: str = "") -> Family | None:
+    """The index that a name of the image stands for, or the newest that lists it; None for an image that came without.
+
+    ``name``: a normalised reference, "" for none.
+    """
     if not record.manifest:
         return None
-    for document in record.documents:
+    top = records.tops.get(name)
+    for document in (top,) if top and top in record.documents else record.documents:
         if document == record.manifest or not content.has(document):
             continue
         data = content.read(document)
