@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 
 from enisle.drivers import limits, logs, process
 from enisle.drivers.container.facts import HostFacts
@@ -84,6 +86,8 @@ def _check_resources(spec: InstanceSpec, facts: HostFacts) -> list[str]:
     vcpus(resources)
     if resources.memory_swap_bytes not in (0, -1, resources.memory_bytes, 2 * resources.memory_bytes):
         warnings.append("A virtual machine has no swap: --memory-swap is without effect.")
+    if resources.memory_swappiness not in (None, -1):
+        warnings.append("A virtual machine has no swap: --memory-swappiness is without effect.")
     if resources.memory_reservation_bytes or resources.kernel_memory_tcp_bytes:
         warnings.append("A virtual machine's memory is its own: reservations within it are without effect.")
     return [warning for warning in warnings if "swap limit" not in warning and "memory limit" not in warning]
@@ -92,6 +96,10 @@ def _check_resources(spec: InstanceSpec, facts: HostFacts) -> list[str]:
 def _check_mounts(spec: InstanceSpec, virtiofsd: str) -> list[str]:
     warnings = []
     for mount in spec.mounts:
+        if mount.kind is MountKind.BIND and _is_socket(mount.source):
+            raise Invalid(
+                f"{mount.source[:200]} is a socket, which cannot be reached from within a virtual machine: {_WHY}."
+            )
         if mount.propagation in _SHARED_PROPAGATION:
             warnings.append(
                 f"Mounts made later do not propagate into a virtual machine: {mount.propagation} at "
@@ -106,3 +114,10 @@ def _check_mounts(spec: InstanceSpec, virtiofsd: str) -> list[str]:
     if spec.masked_paths is not None or spec.read_only_paths is not None:
         warnings.append("Masked and read-only paths are of no use in a virtual machine and are not applied.")
     return warnings
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:  # what is not there is said where it is looked for
+        return False
