@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import enisle
 
 SOURCE = Path(enisle.__file__ or "").parent / "launcher" / "pages.c"
-_COMMAND = ("cc", "-shared", "-fPIC", "-O2", "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror")
+_OPTIONS = ("-shared", "-fPIC", "-O2", "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror")
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,11 @@ def ensure(directory: Path) -> Path | None:
     partial = library.with_suffix(f".{os.getpid()}")
     try:
         done = subprocess.run(
-            [*_COMMAND, "-o", str(partial), str(SOURCE)], capture_output=True, text=True, check=False, timeout=60
+            [shutil.which("cc") or "gcc", *_OPTIONS, "-o", str(partial), str(SOURCE)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
         )
         if done.returncode == 0:
             os.rename(partial, library)
