@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
+import shutil
 import signal
 import subprocess
 import time
@@ -12,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon
+from tests.daemon import Daemon, run
 from tests.faults.test_daemon_dies import pid_of, wait_for
 
 ROUNDS = int(os.environ.get("ENISLE_FAULT_ROUNDS", "3"))
@@ -142,3 +145,51 @@ def test_a_stopped_daemon_stops_nobody(own_daemon: Daemon) -> None:
     assert all(os.path.exists(f"/proc/{pid}") for pid in pids)
     own_daemon.start()
     assert [pid_of(own_daemon, name) for name in names] == pids
+
+
+def _lose_everything_but_the_disk(daemon: Daemon) -> None:
+    """What a reboot of the host does: processes, links, rules and /run are gone, the data root stays."""
+    daemon.kill()
+    mine = [int(line.split()[0]) for line in daemon.census().get("processes", [])]
+    ends = [os.pidfd_open(pid) for pid in mine if os.path.exists(f"/proc/{pid}")]
+    for end in ends:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(end, signal.SIGKILL)
+    for end in ends:
+        assert select.select([end], [], [], 20)[0]
+        os.close(end)
+    for link in run("ip", "-o", "link", "show", "type", "bridge").stdout.splitlines():
+        name = link.split(":")[1].strip()
+        if daemon.name in name:
+            run("ip", "link", "delete", name)
+    for line in run("nft", "list", "tables").stdout.splitlines():
+        if daemon.name in line:
+            run("nft", "delete", *line.split())
+    for path in daemon.run_root.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.mark.timeout(400)
+def test_the_host_is_restarted(own_daemon: Daemon) -> None:
+    """F6: nothing is said to run that does not; restart policies are obeyed, ports and volumes are back."""
+    docker = own_daemon.docker
+    serve = ("sh", "-c", "echo $(date +%s) >> /data/lives; echo hi > /index.html; exec httpd -f -p 80 -h /")
+    flags = ("-v", "lives:/data", "-p", "127.0.0.1::80")
+    docker("run", "-d", "--name", "always", "--restart", "always", *flags, "busybox", *serve)
+    docker("run", "-d", "--name", "stopped", "--restart", "unless-stopped", "busybox", "sleep", "1000")
+    docker("run", "-d", "--name", "once", "busybox", "sleep", "1000")
+    docker(
+        "run", "-d", "--name", "vm", "--runtime", "vm", "--restart", "always", "busybox", "sleep", "1000", timeout_s=120
+    )
+    docker("stop", "-t", "0", "stopped")
+    _lose_everything_but_the_disk(own_daemon)
+    own_daemon.start()
+    states = {name: docker("inspect", "-f", "{{.State.Status}}", name).stdout.strip() for name in ("stopped", "once")}
+    assert states == {"stopped": "exited", "once": "exited"}
+    wait_for(own_daemon, "always", "running")
+    wait_for(own_daemon, "vm", "running", timeout_s=150)
+    address = docker("port", "always").stdout.split("->")[1].strip()
+    until(lambda: run("curl", "-s", f"http://{address}/index.html", check=False).stdout == "hi\n")
+    assert docker("exec", "always", "cat", "/data/lives").stdout.count("\n") == 2
+    assert docker("exec", "vm", "echo", "alive", timeout_s=120).stdout == "alive\n"
+    assert docker("inspect", "-f", "{{.State.ExitCode}}", "once").stdout.strip() != "0"
