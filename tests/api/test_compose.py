@@ -69,6 +69,31 @@ services:
     depends_on: {box: {condition: service_healthy}, machine: {condition: service_healthy}}
 """
 
+BUILDS = """
+services:
+  app:
+    build: {context: app, target: serving, args: {WHAT: tested}}
+    ports: ["127.0.0.1::8000"]
+    stop_signal: SIGKILL
+    restart: unless-stopped
+    healthcheck: {test: wget -qO- http://localhost:8000/, interval: 200ms, timeout: 10s, retries: 100}
+  machine:
+    build: {context: app}
+    runtime: vm
+    command: sleep 1000
+    stop_signal: SIGKILL
+    depends_on: {app: {condition: service_healthy}}
+"""
+
+DOCKERFILE = """
+FROM busybox AS base
+ARG WHAT=default
+RUN mkdir /www && echo "built $WHAT" > /www/index.html
+FROM base AS serving
+CMD ["httpd", "-f", "-p", "8000", "-h", "/www"]
+FROM base
+"""
+
 
 @dataclass
 class Project:
@@ -83,6 +108,7 @@ class Project:
             **os.environ,
             "DOCKER_HOST": f"unix://{self.daemon.socket}",
             "DOCKER_CONFIG": str(self.daemon.root / "docker"),
+            "DOCKER_BUILDKIT": "0",  # v2 would pull BuildKit as an image and build in a container of it
         }
         return run(self.client, *args, cwd=self.directory, env=environment, timeout_s=timeout_s, check=check)
 
@@ -103,6 +129,16 @@ class Project:
         label = f"label=com.docker.compose.project={self.directory.name}"
         template = '{{.Label "com.docker.compose.service"}}'
         return set(self.daemon.docker("ps", "--filter", label, "--format", template).stdout.split())
+
+    def states(self, service: str) -> list[str]:
+        """The states of a service's instances, those that ended too."""
+        labels = (self.directory.name, service)
+        filters = [
+            word
+            for kind, value in zip(("project", "service"), labels, strict=True)
+            for word in ("--filter", f"label=com.docker.compose.{kind}={value}")
+        ]
+        return self.daemon.docker("ps", "-a", *filters, "--format", "{{.State}}").stdout.split()
 
     def left(self) -> list[str]:
         """What of the project is still there."""
@@ -186,3 +222,56 @@ def test_a_vm_and_a_container_find_each_other(project: Project) -> None:
     assert project.inside("machine", "uname", "-v") != project.inside("box", "uname", "-v"), "one kernel for both"
     project("down", "-v", "-t", "0")
     assert project.left() == []
+
+
+def test_services_are_built(project: Project) -> None:
+    write(project, BUILDS)
+    (project.directory / "app").mkdir()
+    (project.directory / "app" / "Dockerfile").write_text(DOCKERFILE)
+    project("build")
+    project("up", "-d", timeout_s=200)
+    assert project.inside("machine", "wget", "-qO-", "http://app:8000/") == "built tested\n"
+    assert project.inside("machine", "cat", "/www/index.html") == "built default\n"
+    before = project.ids("app")
+    (project.directory / "app" / "Dockerfile").write_text(DOCKERFILE.replace("built", "built again"))
+    project("up", "-d", "--build", "app")
+    assert project.ids("app") != before
+    assert project.inside("app", "cat", "/www/index.html") == "built again tested\n"
+    project("down", "-v", "-t", "0", "--rmi", "local")
+    assert project.daemon.docker("images", "-q", f"{project.directory.name}*").stdout == ""
+
+
+def test_what_one_does_with_what_runs(project: Project) -> None:
+    write(project, STACK)
+    project("up", "-d", "proxy")
+    assert "sleep 1000" in project("top", "proxy").stdout
+    assert "busybox" in project("images").stdout
+    project("pause", "proxy")
+    assert project.states("proxy") == ["paused"]
+    project("unpause", "proxy")
+    assert project.states("proxy") == ["running"]
+    assert (
+        project("run", "--rm", "-T", "-e", "WHO=me", "--name", "once", "proxy", "sh", "-c", "echo $WHO").stdout
+        == "me\n"
+    )
+    project("kill", "proxy")
+    assert project.states("proxy") == ["exited"]
+    project("up", "-d", "proxy")
+    project("rm", "-fsv", "proxy")
+    assert project.states("proxy") == []
+
+
+def test_v2_copies_and_waits(project: Project) -> None:
+    """What v1 cannot do."""
+    if "cli-plugins" not in project.client:
+        return
+    ends = "  ends: {image: busybox, command: sh -c 'exit 4', networks: [front], depends_on: [proxy]}"
+    write(project, STACK.replace("\nnetworks: {", f"\n{ends}\nnetworks: {{", 1).replace('links: ["web:linked"]', ""))
+    project("up", "-d", "ends")
+    (project.directory / "note").write_text("copied")
+    project("cp", "note", "proxy:/tmp/note")
+    project("cp", "proxy:/tmp/note", "back")
+    assert (project.directory / "back").read_text() == "copied"
+    assert project("up", "--exit-code-from", "ends", "ends", check=False).returncode == 4
+    (listed,) = json.loads(project("ls", "-a", "--format", "json", "--filter", f"name={project.directory.name}").stdout)
+    assert listed["Name"] == project.directory.name
