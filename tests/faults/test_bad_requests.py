@@ -58,6 +58,24 @@ def test_bad_bodies_get_dockers_status(daemon: Daemon, path: str, body: str, sta
     assert answer.startswith('{"message":'), answer
 
 
+def test_a_start_that_fails_of_the_unforeseen_leaves_no_client_waiting(daemon: Daemon) -> None:
+    """Its directory is a file: nobody has thought of that."""
+    instance = daemon.docker("create", "--name", "hurt", "busybox", "echo", "well").stdout.strip()
+    directory = daemon.data_root / "instances" / instance
+    aside = directory.with_name("aside")
+    directory.rename(aside)
+    directory.write_text("")
+    try:
+        done = daemon.docker("start", "-a", "hurt", check=False, timeout_s=30)
+        assert done.returncode == 1
+        assert "Error response from daemon" in done.stderr
+    finally:
+        directory.unlink()
+        aside.rename(directory)
+    assert daemon.docker("start", "-a", "hurt").stdout == "well\n"
+    daemon.docker("rm", "hurt")
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Daemon]:
     """A daemon whose data root is a file system of 160 MB."""

@@ -48,7 +48,7 @@ async def _destroy(core: Core, slot: Slot) -> None:
     try:
         await core.driver(slot.record).destroy(core.directory(slot.id))
         delete_directory(core.directory(slot.id))
-    except (EnisleError, OSError) as error:
+    except Exception as error:  # whatever it is: only what is dead can be removed again
         core.slots.change_state(slot, status=Status.DEAD, error=str(error))
         raise Internal(f"container {slot.id}: driver failed to remove root filesystem: {error}") from error
     await core.slots.discard(slot)
