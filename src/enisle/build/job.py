@@ -264,8 +264,9 @@ class Build:
         return await self.images.layers(image)
 
     async def cached(self, key: str) -> Image | None:
-        """The result of a step in an earlier build, if it is still there."""
-        if self.options.no_cache:
+        """The result of a step in an earlier build, if it is still there. As with dockerd's builder, --cache-from says
+        which images may be used, and no others."""
+        if self.options.no_cache or self.options.cache_from:
             return None
         found = self._builder.cache.get(key)
         if found is None:

@@ -19,6 +19,8 @@ from enisle.formats.reference import parse_reference
 from enisle.model.image import Image, Platform
 
 _VIRTUAL_UNTIL = (1, 44)
+_ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64"}
+_ARCHITECTURES = frozenset("386 amd64 arm arm64 loong64 mips64le ppc64le riscv64 s390x".split())
 
 
 def _with_virtual(call: Call) -> bool:
@@ -207,9 +209,10 @@ def parse_platform(text: str) -> Platform | None:
         raise Invalid(f'"{text[:60]}" is an invalid platform')
     if len(parts) == 1:
         parts = [parts[0], "amd64"] if parts[0] == "linux" else ["linux", parts[0]]
-    aliases = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64"}
+        if parts[1] not in _ALIASES and parts[1] not in _ARCHITECTURES:
+            raise Invalid(f'"{text[:60]}": unknown operating system or architecture: invalid argument')
     return Platform(
-        os=parts[0], architecture=aliases.get(parts[1], parts[1]), variant=parts[2] if len(parts) == 3 else ""
+        os=parts[0], architecture=_ALIASES.get(parts[1], parts[1]), variant=parts[2] if len(parts) == 3 else ""
     )
 
 

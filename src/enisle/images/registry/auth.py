@@ -55,7 +55,7 @@ class Authenticator:
                 if challenge.scheme == "basic" and self._has_password() and not self._basic:
                     self._basic = True
                     return self._basic_header()
-        raise Unauthenticated(f"registry {self._registry.host}: unauthorized: authentication required")
+        raise Unauthenticated(f"registry {self._registry.authority}: unauthorized: authentication required")
 
     def _has_password(self) -> bool:
         return bool(self._auth and self._auth.username)

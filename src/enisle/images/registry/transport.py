@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import errno
+import os
 import random
 import ssl
 import time
@@ -163,7 +164,7 @@ class Transport:
             except _NETWORK_ERRORS as error:
                 absent = isinstance(error, aiohttp.ClientConnectorError) and not self._reached
                 if attempt == tries or absent or isinstance(error, aiohttp.ClientConnectorCertificateError):
-                    raise Unavailable(f'{method.title()} "{url}": {error or type(error).__name__}') from error
+                    raise Unavailable(f'{method.title()} "{url}": {_reason(error)}') from error
                 await self.pause(attempt)
                 continue
             self._reached = True
@@ -242,3 +243,14 @@ def retry_after_s(header: str) -> float:
     except (ValueError, TypeError):
         return 0.0
     return min(max(0.0, moment - time.time()), _RETRY_AFTER_LIMIT_S)
+
+
+def _reason(error: BaseException) -> str:
+    """Why a registry could not be asked, in dockerd's words where it has some."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"dial tcp: lookup {error.host}: no such host"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"tls: failed to verify certificate: {error.certificate_error}"
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:
+        return f"dial tcp {error.host}:{error.port}: connect: {os.strerror(error.os_error.errno).lower()}"
+    return str(error) or type(error).__name__
