@@ -47,6 +47,7 @@ class FakeRunning:
         self.on_event = on_event
         self.exited: asyncio.Future[ExitReport] = asyncio.get_running_loop().create_future()
         self.execs: dict[str, asyncio.Future[int]] = {}
+        self.exec_fault: Exception | None = None
 
     def finish(self, exit_code: int = 0, *, oom_killed: bool = False, tell: bool = True) -> None:
         """End it as a keeper would: the report on disk first. ``tell`` False: nobody is connected to hear of it."""
@@ -77,6 +78,8 @@ class FakeRunning:
 
     async def exec(self, exec_id: str, spec: ExecSpec, instance: Instance, connection: Connection | None) -> int:
         self._alive()
+        if self.exec_fault is not None:
+            raise self.exec_fault
         if spec.command[0] == MISSING:
             raise StartFailed(f'exec: "{MISSING}": executable file not found in $PATH', exit_code=127)
         self.execs[exec_id] = asyncio.get_running_loop().create_future()

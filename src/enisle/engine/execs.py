@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -13,12 +14,14 @@ from enisle.engine.core import Core
 from enisle.engine.early import close_connections
 from enisle.engine.slots import Slot
 from enisle.engine.supervision import exec_ended
-from enisle.errors import Conflict, EnisleError, Invalid, NotFound, StartFailed
+from enisle.errors import Conflict, EnisleError, Internal, Invalid, NotFound, StartFailed
 from enisle.model.ids import ExecId, new_id
 from enisle.model.instance import Status
 from enisle.model.process import Exec, ExecSpec
 
 _START_LIMIT_S = 2.0  # what a resize waits for its process
+
+log = logging.getLogger("enisle.engine")
 
 
 class Execs:
@@ -92,6 +95,10 @@ class Execs:
             except EnisleError as error:
                 exec_ended(self._core, slot, exec_id, error.exit_code if isinstance(error, StartFailed) else 126)
                 raise
+            except Exception as error:
+                log.exception("container %s: a fault of ours kept exec %s from starting", slot.id[:12], exec_id[:12])
+                exec_ended(self._core, slot, exec_id, 126)
+                raise Internal(f"exec could not be started: {error}", remedy="See the daemon's log.") from error
             except BaseException:
                 slot.execs[exec_id] = session
                 raise

@@ -13,7 +13,7 @@ import pytest
 from enisle.contracts import Connection
 from enisle.engine import committing
 from enisle.engine.events import Events
-from enisle.errors import Conflict, Denied, Invalid, NotFound, NotSupported, StartFailed, Unavailable
+from enisle.errors import Conflict, Denied, Internal, Invalid, NotFound, NotSupported, StartFailed, Unavailable
 from enisle.model.event import Event
 from enisle.model.ids import NetworkId
 from enisle.model.instance import EndpointRequest, Healthcheck, HealthStatus, LogConfig, Mount, MountKind, Status
@@ -60,6 +60,18 @@ async def test_an_exec_that_cannot_start_keeps_its_exit_code_and_closes_the_clie
     with ours:
         assert ours.recv(10) == b""
     assert bench.engine.execs.get(exec_id).exit_code == 127
+
+
+async def test_a_fault_of_ours_in_an_exec_is_told_and_closes_the_client(bench: Bench) -> None:
+    _, running = await bench.run("web")
+    running.exec_fault = RuntimeError("a fault")
+    exec_id = await bench.engine.execs.create("web", ExecSpec(command=("sh",)))
+    ours, theirs = connection()
+    with pytest.raises(Internal, match="a fault"):
+        await bench.engine.execs.start(exec_id, theirs)
+    with ours:
+        assert ours.recv(10) == b""
+    assert bench.engine.execs.get(exec_id).exit_code == 126
 
 
 async def test_execs_end_with_their_instance(bench: Bench) -> None:
