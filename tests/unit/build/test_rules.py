@@ -165,9 +165,9 @@ def test_the_cache_is_read_again_and_forgets(tmp_path: Path) -> None:
     cache.put(key_of("b"), two)
     path.open("ab").write(b"half a line")
     again = BuildCache(path)
-    assert (again.get(key_of("a")), again.images()) == (one, {one, two})
+    assert (again.get(key_of("a")), {record.image for record in again.records()}) == (one, {one, two})
     again.forget([one])
-    assert BuildCache(path).images() == {two}
+    assert {record.image for record in BuildCache(path).records()} == {two}
     assert path.stat().st_mode & 0o777 == 0o600
 
 
