@@ -30,7 +30,7 @@ _IDENTITY: tuple[Flag, ...] = (
     option("hostname", "h", "string", "Host name"),
     many("label", "l", "KEY[=VALUE]", "Set a label"),
     many("label-file", "", "file", "Read labels from a file", completes="file"),
-    option("log-driver", "", "string", "Where output is kept", choices=("json-file", "local", "none")),
+    option("log-driver", "", "string", "Where output is kept", choices=("journald", "json-file", "local", "none")),
     many("log-opt", "", "KEY=VALUE", "Options of the log driver (max-size, max-file, ...)"),
     option("name", "", "string", "Name"),
     option("platform", "", "string", "Platform of the image (os/arch[/variant])"),

@@ -1,7 +1,8 @@
-"""Log settings: Docker's json-file options, checked and made into a plan. The same for both walls."""
+"""Log settings: the options of Docker's log drivers, checked and made into a plan. The same for both walls."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -14,30 +15,42 @@ DEFAULT_MAX_BYTES = 10 << 20
 DEFAULT_MAX_FILES = 5
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([bkmgtp]?)i?b?", re.IGNORECASE | re.ASCII)
 _UNITS = {unit: 1 << (10 * power) for power, unit in enumerate(("", "k", "m", "g", "t", "p"))} | {"b": 1}
+DEFAULT_BUFFER_BYTES = 1 << 20
+JOURNAL_SOCKET = "/run/systemd/journal/socket"
+_LOCAL_MAX_BYTES = 20 << 20
 _SHARED_OPTIONS = frozenset({"mode", "max-buffer-size"})
-_FILE_OPTIONS = frozenset({"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag"})
-_DRIVERS = frozenset({"", "json-file", "local", "none"})
+_ROTATION_OPTIONS = frozenset({"max-size", "max-file", "compress"})
+_ATTRIBUTE_OPTIONS = frozenset({"labels", "labels-regex", "env", "env-regex", "tag"})
+_OPTIONS = {
+    "json-file": _SHARED_OPTIONS | _ROTATION_OPTIONS | _ATTRIBUTE_OPTIONS,
+    "local": _SHARED_OPTIONS | _ROTATION_OPTIONS,
+    "journald": _SHARED_OPTIONS | _ATTRIBUTE_OPTIONS,
+}
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
 
 def check(config: LogConfig) -> None:
     """Refuse drivers and options that are not there, in Docker's words."""
-    if config.driver not in _DRIVERS:
-        raise Invalid(f"logger: no log driver named '{config.driver}' is registered")
-    if config.driver == "none":
-        return
     driver = config.driver or "json-file"
+    if driver == "none":
+        return
+    if driver not in _OPTIONS:
+        raise Invalid(f"logger: no log driver named '{driver[:60]}' is registered")
+    if driver == "journald" and not os.path.exists(journal_socket()):
+        raise Invalid("journald is not enabled on this host")
     for name in config.options:
-        if name not in _FILE_OPTIONS | _SHARED_OPTIONS:
-            raise Invalid(f"unknown log opt '{name}' for {driver} log driver")
+        if name not in _OPTIONS[driver]:
+            raise Invalid(f"unknown log opt '{name[:60]}' for {driver} log driver")
     mode = config.options.get("mode", "")
     if mode not in ("", "blocking", "non-blocking"):
         raise Invalid(f"logger: logging mode not supported: {mode}")
     if "max-buffer-size" in config.options and mode != "non-blocking":
         raise Invalid("logger: max-buffer-size option is only supported with 'mode=non-blocking'")
+    if "max-buffer-size" in config.options:
+        _size("max-buffer-size", config.options["max-buffer-size"])
     max_bytes, max_files, compress = _rotation(config)
-    if compress and (max_files < 2 or max_bytes <= 0):
+    if "compress" in config.options and compress and (max_files < 2 or max_bytes <= 0):
         raise Invalid("compress cannot be true when max-file is less than 2 or max-size is not set")
     for name in ("labels-regex", "env-regex"):
         try:
@@ -49,22 +62,56 @@ def check(config: LogConfig) -> None:
 def log_plan(instance: Instance, path: Path | None) -> LogPlan:
     """Where the output of the instance goes, and what each line carries besides it."""
     config = instance.spec.log
+    if config.driver == "journald":
+        return _journal_plan(instance)
     if path is None or config.driver == "none":
         return LogPlan(driver="none")
     max_bytes, max_files, compress = _rotation(config)
     return LogPlan(
-        driver="json-file",
+        driver=config.driver or "json-file",
         path=str(path),
         max_bytes=max_bytes,
         max_files=max_files,
-        compress=compress,
+        compress=compress and max_files > 1 and max_bytes > 0,
         extra=_attributes(instance),
     )
 
 
+def journal_socket() -> str:
+    """Where the host's journal takes entries; ENISLE_JOURNAL_SOCKET names another place."""
+    return os.environ.get("ENISLE_JOURNAL_SOCKET", JOURNAL_SOCKET)
+
+
+def _journal_plan(instance: Instance) -> LogPlan:
+    options = instance.spec.log.options
+    tag = _tag(options.get("tag", "") or "{{.ID}}", instance)
+    fields = {_field_name(name): value for name, value in _attributes(instance).items() if name != "tag"}
+    fields |= {
+        "CONTAINER_ID": instance.id[:12],
+        "CONTAINER_ID_FULL": instance.id,
+        "CONTAINER_NAME": instance.name,
+        "CONTAINER_TAG": tag,
+        "IMAGE_NAME": instance.spec.image,
+        "SYSLOG_IDENTIFIER": tag,
+    }
+    waiting = _size("max-buffer-size", options["max-buffer-size"]) if "max-buffer-size" in options else 0
+    return LogPlan(
+        driver="journald",
+        path=journal_socket(),
+        extra={name: value for name, value in fields.items() if name},
+        buffer_bytes=(waiting or DEFAULT_BUFFER_BYTES) if options.get("mode") == "non-blocking" else 0,
+    )
+
+
+def _field_name(name: str) -> str:
+    """A label's or variable's name as the journal takes it; the journal keeps those that begin with _ for itself."""
+    return re.sub(r"[^A-Z0-9_]", "_", name.upper()).lstrip("_0123456789")[:64]
+
+
 def _rotation(config: LogConfig) -> tuple[int, int, bool]:
     options = config.options
-    max_bytes, max_files = DEFAULT_MAX_BYTES, DEFAULT_MAX_FILES
+    is_local = config.driver == "local"
+    max_bytes, max_files = _LOCAL_MAX_BYTES if is_local else DEFAULT_MAX_BYTES, DEFAULT_MAX_FILES
     if "max-size" in options:
         max_bytes = 0 if options["max-size"].strip() == "-1" else _size("max-size", options["max-size"])
     if "max-file" in options:
@@ -72,7 +119,7 @@ def _rotation(config: LogConfig) -> tuple[int, int, bool]:
         max_files = decimal(text) or 0
         if not 1 <= max_files <= 10_000:
             raise Invalid(f"max-file cannot be less than 1, or is no number: {text[:40]!r}")
-    return max_bytes, max_files, _boolean("compress", options.get("compress", "false"))
+    return max_bytes, max_files, _boolean("compress", options.get("compress", "true" if is_local else "false"))
 
 
 def _size(name: str, text: str) -> int:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from enisle.contracts import Connection, ExitReport, Files, Running
 from enisle.engine import committing, launch, stopping
@@ -17,6 +17,7 @@ from enisle.engine.announce import announce
 from enisle.engine.core import Core
 from enisle.engine.create import create
 from enisle.engine.early import close_connections
+from enisle.engine.journalread import read_journal
 from enisle.engine.links import unlink
 from enisle.engine.logs import LogRecord, read_log
 from enisle.engine.slots import Slot
@@ -26,6 +27,18 @@ from enisle.model.ids import ImageId
 from enisle.model.image import ImageConfig
 from enisle.model.instance import Instance, InstanceSpec, RestartPolicy, Status
 from enisle.model.resources import Resources
+
+
+class _Wanted(TypedDict):
+    """Which part of a log."""
+
+    stdout: bool
+    stderr: bool
+    since_ns: int
+    until_ns: int
+    tail: int | None
+    ended: Awaitable[object] | None
+
 
 _CONDITIONS = ("not-running", "next-exit", "removed")
 
@@ -232,19 +245,22 @@ class Instances:
         """
         slot = self._core.slots.find(ref)
         path = launch.log_path(self._core, slot.record)
-        if path is None:
+        if path is None and slot.record.spec.log.driver != "journald":
             raise NotSupported("configured logging driver does not support reading")
         follow = follow and slot.running is not None and not 0 < until_ns <= time.time_ns()
-        async for record in read_log(
-            path,
-            stdout=stdout,
-            stderr=stderr,
-            since_ns=since_ns,
-            until_ns=until_ns,
-            tail=tail,
-            changes=self._core.watch_directory(path.parent) if follow else None,
-            ended=self._end_of(slot, until_ns) if follow else None,
-        ):
+        wanted: _Wanted = {
+            "stdout": stdout,
+            "stderr": stderr,
+            "since_ns": since_ns,
+            "until_ns": until_ns,
+            "tail": tail,
+            "ended": self._end_of(slot, until_ns) if follow else None,
+        }
+        if path is None:
+            source = read_journal(slot.id, **wanted)
+        else:
+            source = read_log(path, **wanted, changes=self._core.watch_directory(path.parent) if follow else None)
+        async for record in source:
             yield record
 
     async def _end_of(self, slot: Slot, until_ns: int) -> None:

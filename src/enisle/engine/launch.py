@@ -154,10 +154,11 @@ async def _layers(core: Core, image_id: str) -> tuple[str, ...]:
 
 
 def log_path(core: Core, record: Instance) -> Path | None:
-    """Where the keeper writes the log; None for the driver "none"."""
-    if record.spec.log.driver == "none":
+    """Where the keeper writes the log; None where it keeps none itself."""
+    driver = record.spec.log.driver
+    if driver in ("none", "journald"):
         return None
-    return core.directory(record.id) / f"{record.id}-json.log"
+    return core.directory(record.id) / f"{record.id}-{'local' if driver == 'local' else 'json'}.log"
 
 
 def event_handler(core: Core, slot: Slot) -> Any:

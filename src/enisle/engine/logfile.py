@@ -1,8 +1,9 @@
-"""The files of a json-file log: their order, their lines, where the last n lines begin."""
+"""The files of a json-file or a compact log: their order, their lines, where the last n lines begin."""
 
 from __future__ import annotations
 
 import os
+import struct
 import time
 import zlib
 from calendar import timegm
@@ -16,6 +17,8 @@ import msgspec
 CHUNK = 1 << 16
 MAX_SEGMENTS = 1000
 _STREAMS = {"stdout": 1, "stderr": 2}
+_PACKED_HEAD = struct.Struct("<3xB6sH2sHQ")  # RFC 1952: flags, time and system; then the extra field
+_KINDS = {b"1": (1, b"\n"), b"2": (2, b"\n"), b"3": (1, b""), b"4": (2, b"")}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +47,8 @@ _seconds: dict[str, int] = {}
 
 def parse(line: bytes) -> LogRecord | None:
     """The record of one line; None when it is damaged (a crash of the host may leave such a line)."""
+    if not line.startswith(b"{"):
+        return _parse_compact(line)
     try:
         read = _decoder.decode(line)
         return LogRecord(
@@ -54,6 +59,20 @@ def parse(line: bytes) -> LogRecord | None:
         )
     except (msgspec.DecodeError, ValueError, KeyError):
         return None
+
+
+def _parse_compact(line: bytes) -> LogRecord | None:
+    """As ``launcher.log.compact_lines`` writes them: 1 and 2 are whole lines of stdout and stderr, 3 and 4 parts."""
+    head, space, data = line.partition(b" ")
+    kind = _KINDS.get(head[:1])
+    if kind is None or not space:
+        return None
+    try:
+        time_ns = int(head[1:], 16)
+    except ValueError:
+        return None
+    stream, end = kind
+    return LogRecord(stream=stream, time_ns=time_ns, data=data + end)
 
 
 def parse_time(text: str) -> int:
@@ -80,6 +99,46 @@ def segments(path: Path) -> list[Path]:
         else:
             break
     return [*reversed(found), path]
+
+
+def place_of(inode: tuple[int, int], path: Path) -> int | None:
+    """The number of the file that has this device and inode, or was packed from it: 0 for the newest; None: gone.
+
+    Whoever asks holds the file open, so no other file can have its number now; but older packed ones may name it, from
+    an earlier use. Hence the newest comes first, which is also how files move that are rotated meanwhile.
+    """
+    missing = 0
+    for number in range(MAX_SEGMENTS):
+        plain = path.with_name(f"{path.name}.{number}") if number else path
+        packed = path.with_name(f"{path.name}.{number}.gz")
+        found = (_identity(plain), _identity(packed))
+        if inode in found or (found[1] is not None and packed_inode(packed) == inode[1]):
+            return number
+        missing = missing + 1 if found == (None, None) else 0
+        if missing > 1:  # one may be missing for the moment of its renaming
+            return None
+    return None
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        facts = path.stat()
+    except FileNotFoundError:
+        return None
+    return facts.st_dev, facts.st_ino
+
+
+def packed_inode(path: Path) -> int:
+    """The inode of the file that was packed into this one (``launcher.log.compress_file``), 0 if it does not say."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_PACKED_HEAD.size)
+    except FileNotFoundError:
+        return 0
+    if len(head) < _PACKED_HEAD.size:
+        return 0
+    flags, _rest, _length, name, size, inode = _PACKED_HEAD.unpack(head)
+    return int(inode) if flags == 4 and name == b"In" and size == 8 else 0
 
 
 class Segment:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 
-from enisle.engine.logfile import LogRecord, Segment, parse, segments, tail_start
+from enisle.engine.logfile import LogRecord, Segment, parse, place_of, segments, tail_start
 
 __all__ = ["LogRecord", "read_log"]
 
@@ -119,17 +119,14 @@ def _is_newest(segment: Segment, path: Path) -> bool:
 
 
 def _next(segment: Segment, path: Path) -> Path | None:
-    """The file that follows this one, which may have been renamed meanwhile; None after the newest."""
-    paths = segments(path)
-    for index, each in enumerate(paths):
-        try:
-            facts = each.stat()
-        except FileNotFoundError:
-            continue
-        if (facts.st_dev, facts.st_ino) == segment.inode:
-            return paths[index + 1] if index + 1 < len(paths) else None
-    # Rotated out, or packed meanwhile: go on with the file of the next higher place.
-    names = [each.name.removesuffix(".gz") for each in paths]
-    name = segment.path.name.removesuffix(".gz")
-    at = names.index(name) + 1 if name in names else 0
-    return paths[at] if at < len(paths) else None
+    """The file that follows this one, which may have been renamed or packed meanwhile; None after the newest."""
+    number = place_of(segment.inode, path)
+    while number is not None and number > 0:
+        following = segments(path)[-number:][0]
+        again = place_of(segment.inode, path)
+        if again == number:
+            return following
+        number = again  # it was rotated while we looked
+    if number == 0:
+        return None
+    return segments(path)[0]  # it is gone, being the oldest: all that is left comes after it

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from enisle.launcher.client import Client, ClientOptions
 from enisle.launcher.connection import Connection, listen, peer_is_root
 from enisle.launcher.execs import Execs
-from enisle.launcher.log import JsonFileLog
+from enisle.launcher.log import JsonFileLog, LocalLog, Log
 from enisle.launcher.loop import EpollLoop, report_exception
 from enisle.launcher.pages import SharedPages
 from enisle.launcher.relay import Relays
@@ -73,7 +73,7 @@ class Keeper:
         self._connections: list[Connection] = []
         self._wall: Wall | None = None
         self._session: Session | None = None
-        self._log: JsonFileLog | None = None
+        self._log: Log | None = None
         self._held_fds: list[int] = []
         self._relays = Relays(loop)
         self._oom_told = False
@@ -195,11 +195,15 @@ class Keeper:
         self._oom_told = True
         self._publish({"event": "oom"})
 
-    def _open_log(self, plan: LogPlan) -> JsonFileLog | None:
+    def _open_log(self, plan: LogPlan) -> Log | None:
         if plan.driver == "none" or not plan.path:
             return None
         try:
-            return JsonFileLog(plan)
+            if plan.driver == "journald":
+                from enisle.launcher.journal import JournalLog  # few hosts have one
+
+                return JournalLog(plan)
+            return LocalLog(plan) if plan.driver == "local" else JsonFileLog(plan)
         except OSError as error:
             reason = f"the log {plan.path} cannot be opened: {error.strerror}"
             raise WallError("internal", reason, 128) from error

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from enisle.launcher.client import DEFAULT_DETACH_KEYS, Client, DetachKeys
-from enisle.launcher.log import STREAM_NAMES, JsonFileLog
+from enisle.launcher.log import Log, open_segment
 
 if TYPE_CHECKING:
     from enisle.launcher.loop import EpollLoop, Timer
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 STALLED_S = 30.0
 _DRAIN_S = 3.0
-_STREAM_NUMBERS = {name: number for number, name in STREAM_NAMES.items()}
 
 
 class Stdio:
@@ -32,7 +30,7 @@ class Stdio:
         self._on_finished = on_finished
         self._on_detached = on_detached
         self._clients: list[Client] = []
-        self._log: JsonFileLog | None = None
+        self._log: Log | None = None
         self._session: Session | None = None
         self._terminal = False
         self._stdin = False
@@ -47,7 +45,7 @@ class Stdio:
 
     # --- setting up ------------------------------------------------------------------------------------------------
 
-    def configure(self, process: ProcessPlan, log: JsonFileLog | None) -> None:
+    def configure(self, process: ProcessPlan, log: Log | None) -> None:
         """What the plan says; before the process starts."""
         self._terminal = process.terminal
         self._stdin = process.stdin
@@ -202,17 +200,17 @@ class Stdio:
 
     # --- the past --------------------------------------------------------------------------------------------------
 
-    def _recorded(self, client: Client, log: JsonFileLog) -> Iterator[tuple[int, bytes]]:
+    def _recorded(self, client: Client, log: Log) -> Iterator[tuple[int, bytes]]:
         """What the log holds, then the unfinished lines; files that are rotated meanwhile are followed."""
         seen: set[int] = set()
         while True:
             path = next((name for name in log.rotated() if _inode(name) not in seen), None)
             if path is None or not client.open:
                 break
-            with open(path, "rb") as file:
+            with open_segment(path) as file:
                 seen.add(os.fstat(file.fileno()).st_ino)
                 for line in file:
-                    record = _record(line)
+                    record = log.record(line)
                     if record is not None:
                         yield record
         for stream in (1, 2):
@@ -237,11 +235,3 @@ def _inode(path: str) -> int:
         return os.stat(path).st_ino
     except FileNotFoundError:
         return -1
-
-
-def _record(line: bytes) -> tuple[int, bytes] | None:
-    try:
-        record = json.loads(line)
-        return _STREAM_NUMBERS[record["stream"]], record["log"].encode("utf-8", "surrogateescape")
-    except (ValueError, KeyError):
-        return None

@@ -156,9 +156,11 @@ class LimitsPlan:
 
 @dataclass(slots=True, kw_only=True)
 class LogPlan:
-    """Where output goes. ``driver``: json-file or none. Rotation at ``max_bytes`` per file, ``max_files`` in all.
+    """Where output goes. ``driver``: json-file, local, journald or none. Rotation at ``max_bytes`` per file,
+    ``max_files`` in all.
 
-    ``extra`` are the attributes a json-file line carries (labels, tag, env).
+    ``extra`` are the attributes a json-file line carries (labels, tag, env), or the fields of a journal's entry.
+    ``path`` is the journal's socket for journald. ``buffer_bytes``: what may wait for a slow journal, 0: nothing.
     """
 
     driver: str = "json-file"
@@ -167,6 +169,7 @@ class LogPlan:
     max_files: int = 5
     compress: bool = False
     extra: dict[str, str] = field(default_factory=dict)
+    buffer_bytes: int = 0
 
 
 @dataclass(slots=True, kw_only=True)

@@ -11,6 +11,8 @@ from typing import Any
 
 from enisle.engine.logfile import Segment, parse, parse_time
 from enisle.engine.logs import read_log
+from enisle.launcher.log import JsonFileLog
+from enisle.wire.plans import LogPlan
 from tests.unit.engine.fakes import watch_by_polling
 
 BASE_NS = 1_700_000_000 * 10**9
@@ -136,3 +138,21 @@ async def test_partial_lines_keep_no_newline(tmp_path: Path) -> None:
     path.write_text(line(0, text="a" * 16384) + line(1, text="b\n"))
     records = [record.data async for record in read_log(path)]
     assert records == [b"a" * 16384, b"b\n"]
+
+
+async def test_following_while_files_are_packed_behind_the_reader(tmp_path: Path) -> None:
+    path = tmp_path / "x-json.log"
+    log = JsonFileLog(LogPlan(path=str(path), max_bytes=300, max_files=4, compress=True))
+    log.write(1, b"0\n")
+    seen: list[int] = []
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async for record in read_log(path, changes=watch_by_polling(tmp_path), ended=ended):
+        seen.append(int(record.data))
+        if seen[-1] == 199 and not ended.done():
+            ended.set_result(None)
+        elif seen[-1] % 5 == 0:
+            for number in range(seen[-1] + 1, seen[-1] + 6):  # two files further: ours is packed by then
+                if number < 200:
+                    log.write(1, b"%d\n" % number)
+    log.close()
+    assert seen == list(range(200))

@@ -8,17 +8,11 @@ import re
 from enisle.api.docker import request_types as body
 from enisle.errors import Invalid
 from enisle.model.ids import NAME
-from enisle.model.numbers import decimal
 
 _MILLISECOND_NS = 1_000_000
 _HOSTNAME_MAX = 63
 _WORD_MAX = 255
 _MAC = re.compile(r"[0-9a-fA-F]{2}([:-])[0-9a-fA-F]{2}(\1[0-9a-fA-F]{2}){4}")
-_LOG_DRIVERS = frozenset({"", "json-file", "local", "none"})
-_LOG_OPTIONS = frozenset(
-    {"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size"}
-)
-_SIZE = re.compile(r"[0-9]+(\.[0-9]+)? ?([kmgtp]?(i?b)?)", re.IGNORECASE)
 _SECURITY_KEYS = frozenset({"label", "apparmor", "seccomp", "no-new-privileges", "writable-cgroups", "systempaths"})
 _CAPABILITY = re.compile(r"(CAP_)?[A-Z_0-9]+")
 CAPABILITIES = frozenset(
@@ -38,7 +32,6 @@ def check(wanted: body.CreateBody) -> None:
     _check_network(wanted)
     _check_names(wanted)
     _check_security(wanted.host_config)
-    _check_log(wanted.host_config.log_config)
     _check_numbers(wanted.host_config)
 
 
@@ -201,18 +194,6 @@ def _check_security(host: body.HostConfig) -> None:
     for group in host.group_add:
         if not NAME.fullmatch(group) and not group.isalnum():
             raise Invalid(f"invalid group: {group[:60]}")
-
-
-def _check_log(log: body.LogConfig) -> None:
-    if log.type not in _LOG_DRIVERS:
-        raise Invalid(f"logger: no log driver named '{log.type[:60]}' is registered")
-    for name, value in log.config.items():
-        if name not in _LOG_OPTIONS:
-            raise Invalid(f"unknown log opt '{name[:60]}' for {log.type or 'json-file'} log driver")
-        if name == "max-size" and value != "-1" and not _SIZE.fullmatch(value or ""):
-            raise Invalid(f"invalid size: '{(value or '')[:60]}'")
-        if name == "max-file" and not 1 <= (decimal(value or "") or 0) < 10**6:
-            raise Invalid("max-file cannot be less than 1")
 
 
 def _check_numbers(host: body.HostConfig) -> None:

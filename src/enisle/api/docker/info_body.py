@@ -46,7 +46,7 @@ def info_json(facts: dict[str, Any], version: dict[str, Any], *, system_time: st
             "Volume": ["local"],
             "Network": ["bridge", "host", "null"],
             "Authorization": None,
-            "Log": ["json-file", "local", "none"],
+            "Log": ["journald", "json-file", "local", "none"],
         },
         "SystemTime": system_time,
         "Name": facts.get("name", ""),

@@ -29,7 +29,7 @@ def inspect_json(
         "ResolvConfPath": str(base / "resolv.conf"),
         "HostnamePath": str(base / "hostname"),
         "HostsPath": str(base / "hosts"),
-        "LogPath": str(base / f"{instance.id}-json.log") if spec.log.driver != "none" else "",
+        "LogPath": str(base / f"{instance.id}-json.log") if spec.log.driver in ("", "json-file") else "",
         "Name": f"/{instance.name}",
         "RestartCount": instance.state.restart_count,
         "Driver": "overlay2",

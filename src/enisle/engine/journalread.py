@@ -1,0 +1,93 @@
+"""Reading an instance's log back from the host's journal, by journalctl(1)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any
+
+import msgspec
+
+from enisle.engine.logfile import LogRecord
+from enisle.errors import NotSupported
+
+_LINE_BYTES = 1 << 20
+_LATE_S = 0.5  # how long the journal may take to show what was written last
+_STREAMS = {"6": 1, "3": 2}
+_decoder = msgspec.json.Decoder()
+
+
+async def read_journal(
+    instance_id: str,
+    *,
+    stdout: bool = True,
+    stderr: bool = True,
+    since_ns: int = 0,
+    until_ns: int = 0,
+    tail: int | None = None,
+    ended: Awaitable[object] | None = None,
+) -> AsyncIterator[LogRecord]:
+    """The records, oldest first; with ``ended`` it goes on until that is done. NotSupported without journalctl."""
+    program = shutil.which("journalctl")
+    if program is None:
+        raise NotSupported("configured logging driver does not support reading: this host has no journalctl")
+    arguments = arguments_of(instance_id, since_ns=since_ns, until_ns=until_ns, tail=tail, follow=ended is not None)
+    process = await asyncio.create_subprocess_exec(
+        program,
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        limit=_LINE_BYTES,
+    )
+    ending = asyncio.ensure_future(_terminate_after(ended, process)) if ended is not None else None
+    try:
+        assert process.stdout is not None
+        async for line in process.stdout:
+            record = parse_entry(line)
+            if record is None or not (stdout if record.stream == 1 else stderr):
+                continue
+            yield record
+    finally:
+        if ending is not None:
+            ending.cancel()
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def arguments_of(instance_id: str, *, since_ns: int, until_ns: int, tail: int | None, follow: bool) -> list[str]:
+    """What journalctl is called with. Pure."""
+    arguments = ["--output=json", "--all", "--no-pager", "--quiet", f"--lines={'all' if tail is None else tail}"]
+    if since_ns:
+        arguments.append(f"--since=@{since_ns // 10**9}.{since_ns % 10**9 // 1000:06d}")
+    if until_ns:
+        arguments.append(f"--until=@{until_ns // 10**9}.{until_ns % 10**9 // 1000:06d}")
+    if follow:
+        arguments.append("--follow")
+    return [*arguments, f"CONTAINER_ID_FULL={instance_id}"]
+
+
+async def _terminate_after(ended: Awaitable[object], process: asyncio.subprocess.Process) -> None:
+    await ended
+    await asyncio.sleep(_LATE_S)
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+
+
+def parse_entry(line: bytes) -> LogRecord | None:
+    """The record of one entry; None when it is none of ours. A message that is no text comes as a list of bytes."""
+    try:
+        entry: dict[str, Any] = _decoder.decode(line)
+        message = entry["MESSAGE"]
+        data = message.encode() if isinstance(message, str) else bytes(message)
+        part = entry.get("CONTAINER_PARTIAL_MESSAGE") == "true"
+        return LogRecord(
+            stream=_STREAMS.get(str(entry.get("PRIORITY")), 1),
+            time_ns=int(entry["__REALTIME_TIMESTAMP"]) * 1000,
+            data=data if part else data + b"\n",
+        )
+    except (msgspec.DecodeError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,63 @@
+"""Reading back from the journal."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from enisle.engine.journalread import arguments_of, parse_entry, read_journal
+from enisle.errors import NotSupported
+
+ENTRIES = [
+    '{"MESSAGE":"out","PRIORITY":"6","__REALTIME_TIMESTAMP":"1700000000000001"}',
+    '{"MESSAGE":[98,255],"PRIORITY":"3","__REALTIME_TIMESTAMP":"1700000000000002"}',
+    "no json",
+    '{"MESSAGE":"part","PRIORITY":"6","__REALTIME_TIMESTAMP":"3","CONTAINER_PARTIAL_MESSAGE":"true"}',
+]
+
+
+def program(directory: Path, after: str = "") -> None:
+    """A journalctl that prints what it was called with, and the entries."""
+    lines = "".join(f"echo '{line}'\n" for line in ENTRIES)
+    path = directory / "journalctl"
+    path.write_text(f'#!/bin/sh\necho "$@" > {directory}/called\n{lines}{after}\n')
+    path.chmod(0o755)
+
+
+async def test_what_journalctl_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    found = [record async for record in read_journal("abc", since_ns=1_500_000_000, tail=7)]
+    assert [(record.stream, record.data) for record in found] == [(1, b"out\n"), (2, b"b\xff\n"), (1, b"part")]
+    assert (tmp_path / "called").read_text().split() == arguments_of(
+        "abc", since_ns=1_500_000_000, until_ns=0, tail=7, follow=False
+    )
+    errors = [record.data async for record in read_journal("abc", stdout=False)]
+    assert errors == [b"b\xff\n"]
+
+
+async def test_following_ends_with_the_instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path, after="exec sleep 100")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    found = []
+    async for record in read_journal("abc", ended=ended):
+        found.append(record)
+        if len(found) == 3:
+            ended.set_result(None)
+    assert len(found) == 3
+
+
+async def test_no_journalctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NotSupported, match="does not support reading"):
+        [record async for record in read_journal("abc")]
+
+
+def test_arguments() -> None:
+    arguments = arguments_of("abc", since_ns=1_000_000_001_000, until_ns=2, tail=None, follow=True)
+    assert arguments[-5:-1] == ["--lines=all", "--since=@1000.000001", "--until=@0.000000", "--follow"]
+    assert arguments[-1] == "CONTAINER_ID_FULL=abc"
+    assert parse_entry(b"{}") is None
