@@ -9,6 +9,7 @@ import pty
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -270,3 +271,58 @@ def test_a_restart_of_the_host(own_daemon: Daemon) -> None:
         ("health_status: healthy w-service", "start v-after"),
     ):
         assert order.index(first) < order.index(second), order
+
+
+def test_signals_of_stop_and_restart(wall: Wall) -> None:
+    docker = wall.daemon.docker
+    script = 'trap "echo usr1; exit 3" USR1; trap "echo hup; exit 4" HUP; echo up; while :; do sleep 0.1; done'
+    flags = ("--stop-signal", "USR1", "--stop-timeout", "60")
+    name = wall.start("signals", *flags, command=("sh", "-c", script))
+    wait_until(lambda: docker("logs", name).stdout == "up\n")
+    docker("stop", name)
+    assert wall.inspect(name, "{{.State.ExitCode}}") == "3"
+    docker("start", name)
+    wait_until(lambda: docker("logs", name).stdout.count("up") == 2)
+    docker("restart", "-s", "HUP", name)
+    wait_until(lambda: docker("logs", name).stdout.split() == ["up", "usr1", "up", "hup", "up"])
+    docker("kill", "-s", "USR1", name)
+    assert docker("wait", name).stdout == "3\n"
+
+
+def test_removal_races_with_anything(wall: Wall) -> None:
+    names = [wall.name(f"race{number}") for number in range(3)]
+    environment = {**os.environ, "DOCKER_HOST": f"unix://{wall.daemon.socket}"}
+    for name in names:
+        wall.run("-d", "--restart", "always", "--name", name, "busybox", "sh", "-c", "exit 1")
+    verbs = (["rm", "-f"], ["start"], ["restart", "-t", "0"], ["kill"], ["stop", "-t", "0"], ["rm", "-f"], ["pause"])
+    racing = [
+        subprocess.Popen(
+            ["docker", *verb, name], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        for name in names
+        for verb in verbs
+    ]
+    said = [process.communicate(timeout=100)[1] for process in racing]
+    assert not [text for text in said if "internal" in text.lower() or "Traceback" in text]
+    for name in names:
+        wall.daemon.docker("rm", "-f", name, check=False)
+    listed = wall.daemon.docker("ps", "-a", "--format", "{{.Names}}").stdout.split()
+    assert not set(names) & set(listed)
+
+
+def test_waiting_for_several_and_for_removal(wall: Wall) -> None:
+    docker = wall.daemon.docker
+    first = wall.start("wait1", command=("sh", "-c", "exit 4"))
+    second = wall.start("wait2", command=("sh", "-c", "exit 5"))
+    assert docker("wait", first, second).stdout.split() == ["4", "5"]
+    with socket.socket(socket.AF_UNIX) as waiting:
+        waiting.connect(str(wall.daemon.socket))
+        waiting.settimeout(60)
+        path = f"/v1.47/containers/{first}/wait?condition=removed"
+        waiting.sendall(f"POST {path} HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n".encode())
+        answer = waiting.recv(4096)
+        assert b"200 OK" in answer
+        docker("rm", first)
+        while b"StatusCode" not in answer:
+            answer += waiting.recv(4096)
+    assert b'{"StatusCode":4}' in answer
