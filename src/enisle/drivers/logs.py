@@ -123,9 +123,9 @@ def _rotation(config: LogConfig) -> tuple[int, int, bool]:
 
 
 def _size(name: str, text: str) -> int:
-    match = _SIZE.fullmatch(text.strip())
+    match = _SIZE.fullmatch(text.strip()) if len(text) < 30 else None  # a float of any length may be infinite
     if match is None:
-        raise Invalid(f"invalid value for {name}: invalid size: '{text}'")
+        raise Invalid(f"invalid value for {name}: invalid size: '{text[:60]}'")
     size = int(float(match[1]) * _UNITS[match[2].lower()])
     if size <= 0:
         raise Invalid(f"invalid value for {name}: {text} is not more than 0")

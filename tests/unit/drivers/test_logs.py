@@ -20,6 +20,7 @@ from enisle.model.instance import Instance, InstanceSpec, LogConfig
         ("json-file", {"foo": "1"}, "unknown log opt 'foo' for json-file log driver"),
         ("", {"max-size": "ten"}, "invalid value for max-size"),
         ("", {"max-size": "0"}, "invalid value for max-size"),
+        ("", {"max-size": "9" * 400}, "invalid value for max-size"),
         ("", {"max-file": "0"}, "max-file cannot be less than 1"),
         ("", {"max-file": "²"}, "max-file"),
         ("", {"compress": "perhaps"}, "invalid value for compress"),
