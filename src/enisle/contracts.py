@@ -6,7 +6,7 @@ Failures are :mod:`enisle.errors` only: foreign errors stop at the adapter.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -329,6 +329,61 @@ class Driver(Protocol):
 
     async def destroy(self, directory: Path) -> None:
         """Remove what prepare and start left for an instance that does not run."""
+
+
+# --- volumes -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileSystem:
+    """What is to be mounted: ``kind`` as the kernel names it, or "image": an ext4 of ``size_bytes`` in a file."""
+
+    kind: str
+    source: str
+    options: tuple[str, ...] = ()
+    size_bytes: int = 0
+
+
+class VolumeFiles(Protocol):
+    """File systems and files of volumes. Mounts are seen by instances only, never by the host.
+
+    Paths are on the host, or what ``mount`` gives, below which nothing else can be reached.
+    """
+
+    async def open(self, keep: Collection[str]) -> None:
+        """Find what an earlier enisled has left, and unmount all but these keys."""
+
+    async def mount(self, key: str, filesystem: FileSystem) -> str:
+        """A path for a mount's source. Mounted already: the same; an image that is too small grows."""
+
+    async def unmount(self, key: str) -> None:
+        """Instances keep what they have of it. Not mounted: nothing happens."""
+
+    async def make_image(self, path: Path, size_bytes: int) -> None: ...
+    async def has_quotas(self, directory: Path) -> bool:
+        """Whether ``limit`` works there."""
+
+    async def limit(self, path: str, size_bytes: int) -> None:
+        """Limit what the tree takes; an empty directory first, later another size."""
+
+    async def unlimit(self, path: str) -> None: ...
+    async def pack(self, path: str) -> AsyncIterator[bytes]:
+        """A tar of all in the directory; equal trees give equal bytes. Each file as it is while it is read."""
+
+    async def unpack(self, path: str, source: AsyncIterator[bytes]) -> None:
+        """Unpack a tar (compressed or not) into the directory; on the disk when it returns."""
+
+    async def copy(self, source: str, target: str) -> None:
+        """All in one directory into an empty one; on the disk when it returns."""
+
+    async def remove(self, path: str) -> None:
+        """Remove a tree of any depth."""
+
+    async def exchange(self, one: Path, other: Path) -> None:
+        """Let two files or directories change places, in one step and on the disk when it returns."""
+
+    async def close(self, *, quit: bool) -> None:
+        """``quit``: nothing is mounted, so the keeper can go."""
 
 
 # --- networks ------------------------------------------------------------------------------------------------------

@@ -133,3 +133,170 @@ def test_volume_update_is_for_swarms(bench: Bench) -> None:
     done = run("curl", "-sS", "--unix-socket", str(bench.daemon.socket), "-X", "PUT", "-w", "%{http_code}",
                "http://d/v1.47/volumes/x?version=1")  # fmt: skip
     assert done.stdout.endswith("503") and "only valid for cluster volumes" in done.stdout
+
+
+# --- volumes that are mounted ---
+
+
+def test_tmpfs_volume_is_shared_by_its_users_and_goes_with_the_last(wall: Bench) -> None:
+    volume = wall.volume("--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", "o=size=4m,mode=0777")
+    first = wall.start("-v", f"{volume}:/t")
+    wall.docker("exec", first, "sh", "-c", "echo here > /t/file")
+    assert wall.run("-v", f"{volume}:/t:ro", "busybox", "cat", "/t/file").stdout == "here\n"
+    full = wall.docker("exec", first, "dd", "if=/dev/zero", "of=/t/big", "bs=1M", "count=8", check=False)
+    assert "No space left on device" in full.stderr
+    done = wall.docker("cp", f"{first}:/t/file", "-")
+    assert "here" in done.stdout
+    wall.docker("rm", "-f", first)
+    assert wall.run("-v", f"{volume}:/t", "busybox", "ls", "/t").stdout == ""
+    assert not list(Path(str(wall.inspect(volume)["Mountpoint"])).iterdir())
+
+
+def test_users_of_a_mounted_volume_outlive_enisled(own_daemon: Daemon) -> None:
+    docker = own_daemon.docker
+    docker("volume", "create", "--opt", "type=tmpfs", "--opt", "device=tmpfs", "shared")
+    docker("volume", "create", "--opt", "size=16m", "limited")
+    mounts = ("-v", "shared:/t", "-v", "limited:/l")
+    docker("run", "-d", "--name", "one", *mounts, "busybox", "sleep", "1000")
+    docker("exec", "one", "sh", "-c", "echo a > /t/file; echo b > /l/file")
+    own_daemon.kill()
+    own_daemon.start()
+    assert docker("run", "--rm", *mounts, "busybox", "cat", "/t/file", "/l/file").stdout == "a\nb\n"
+    own_daemon.kill()
+    docker_keeper = own_daemon.census()["processes"]
+    assert any("volumes" in line for line in docker_keeper)
+    own_daemon.start()
+    docker("rm", "-f", "one")
+    assert docker("run", "--rm", *mounts, "busybox", "sh", "-c", "ls /t; cat /l/file").stdout == "b\n"
+
+
+def test_what_cannot_be_mounted_fails_the_start_in_one_sentence(wall: Bench) -> None:
+    for kind, device, reason in (
+        ("nfs", "10.255.255.1:/x", "no file system nfs" if "nfs" not in _filesystems() else "mount"),
+        ("ext4", "/dev/enisle-missing", "no such file or directory"),
+        ("nonsense", "x", "no such device (this host's kernel has no file system nonsense)"),
+    ):
+        if kind == "nfs" and "nfs" in _filesystems():
+            continue
+        volume = wall.volume("--opt", f"type={kind}", "--opt", f"device={device}", "--opt", "o=ro")
+        done = wall.run("-v", f"{volume}:/x", "busybox", "true", check=False)
+        assert f"error while mounting volume '{wall.inspect(volume)['Mountpoint']}'" in done.stderr
+        assert reason in done.stderr and "Traceback" not in done.stderr
+
+
+def _filesystems() -> set[str]:
+    return {line.split()[-1] for line in Path("/proc/filesystems").read_text().splitlines()}
+
+
+def test_bound_volume(wall: Bench, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("of the host\n")
+    options = ("--opt", "type=none", "--opt", f"device={tmp_path}")
+    assert wall.shell(wall.volume(*options, "--opt", "o=bind"), "cat /v/file; echo more > /v/new") == "of the host\n"
+    assert (tmp_path / "new").exists()
+    refused = wall.shell(wall.volume(*options, "--opt", "o=bind,ro"), "touch /v/x || echo refused")
+    assert refused == "refused\n"
+    gone = wall.volume("--opt", "type=none", "--opt", f"device={tmp_path}/missing", "--opt", "o=bind")
+    done = wall.run("-v", f"{gone}:/v", "busybox", "true", check=False)
+    assert "no such file or directory" in done.stderr and not (tmp_path / "missing").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["x=y"], 'invalid option: "x"'),
+        (["type=tmpfs"], 'missing required option: "device"'),
+        (["device=tmpfs"], 'missing required option: "type"'),
+        (["size=lots"], "invalid size: 'lots'"),
+        (["size=1k"], "too small"),
+    ],
+)
+def test_options_that_cannot_be(bench: Bench, options: list[str], words: str) -> None:
+    name = bench.name()
+    done = bench.docker("volume", "create", *(f"--opt={option}" for option in options), name, check=False)
+    assert words in done.stderr
+    assert "no such volume" in bench.docker("volume", "inspect", name, check=False).stderr
+
+
+# --- size limits ---
+
+
+def test_size_limit_is_seen_inside_and_changes(wall: Bench) -> None:
+    volume = wall.volume("--opt", "size=16m")
+    full = wall.shell(volume, "echo kept > /v/file; dd if=/dev/zero of=/v/big bs=1M count=32; rm /v/big", check=False)
+    assert "No space left on device" in full or "Disk quota exceeded" in full
+    more = "dd if=/dev/zero of=/v/big bs=1M count=32 2>/dev/null && cat /v/file; rm -f /v/big"
+    wall.daemon.enisle("volume", "resize", volume, "64m")
+    assert wall.shell(volume, more) == "kept\n"
+    wall.daemon.enisle("volume", "resize", volume, "16m")
+    assert wall.shell(volume, more) == ""
+    assert wall.inspect(volume)["Options"] == {"size": "16m"}
+    wall.shell(volume, "dd if=/dev/zero of=/v/big bs=1M count=9 2>/dev/null")
+    done = wall.daemon.enisle("volume", "resize", volume, "8m", check=False)
+    assert "no space left" in done.stderr.lower()
+    assert wall.shell(volume, "cat /v/file; ls /v") == "kept\nbig\nfile\n"
+
+
+# --- content ---
+
+
+def test_export_and_import_keep_everything(wall: Bench, tmp_path: Path) -> None:
+    volume, copy = wall.volume(), wall.name()
+    wall.shell(
+        volume,
+        "cd /v; echo one > a; ln a b; ln -s /etc/passwd link; mkdir -m 3775 dir; touch -d 2001-02-03 dir/old;"
+        "chown 1234:4321 a; dd if=/dev/zero of=hole bs=1 count=1 seek=20M 2>/dev/null; mkfifo pipe; chmod 4755 dir/old",
+    )
+    first, second, third = (str(tmp_path / name) for name in ("1.tar", "2.tar", "3.tar"))
+    enisle = wall.daemon.enisle
+    enisle("volume", "export", "-o", first, volume)
+    enisle("volume", "export", "-o", second, volume)
+    assert Path(first).read_bytes() == Path(second).read_bytes()
+    assert Path(first).stat().st_size < 1 << 20  # the hole is none of it
+    enisle("volume", "import", copy, first)
+    enisle("volume", "export", "-o", third, copy)
+    assert Path(third).read_bytes() == Path(first).read_bytes()
+    shown = wall.shell(copy, "cd /v; stat -c '%h %u:%g' a b; readlink link; stat -c %a dir dir/old; cat b")
+    assert shown.splitlines() == ["2 1234:4321", "2 1234:4321", "/etc/passwd", "3775", "4755", "one"]
+
+
+def test_import_is_whole_or_not_at_all(bench: Bench, tmp_path: Path) -> None:
+    volume = bench.volume()
+    bench.shell(volume, "echo old > /v/file")
+    archive = tmp_path / "x.tar"
+    bench.daemon.enisle("volume", "export", "-o", str(archive), volume)
+    archive.write_bytes(archive.read_bytes()[:700] + b"nonsense")
+    enisle = bench.daemon.enisle
+    for arguments in (("--replace", volume), (bench.name(),)):
+        done = enisle("volume", "import", *arguments, str(archive), check=False)
+        assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert "no such volume" in bench.docker("volume", "inspect", bench.volumes[-1], check=False).stderr
+    assert bench.shell(volume, "cat /v/file; ls -A /v") == "old\nfile\n"
+    assert "already exists" in enisle("volume", "import", volume, str(archive), check=False).stderr
+    user = bench.start("-v", f"{volume}:/v")
+    done = enisle("volume", "import", "--replace", volume, str(archive), check=False)
+    assert (
+        "volume is in use" in done.stderr and bench.docker("inspect", "-f", "{{.Id}}", user).stdout[:12] in done.stderr
+    )
+
+
+def test_clone_snapshot_restore_and_rename(wall: Bench) -> None:
+    volume, copy, renamed = wall.volume("--opt", "size=16m"), wall.name(), wall.name()
+    enisle = wall.daemon.enisle
+    wall.shell(volume, "echo first > /v/file")
+    assert enisle("volume", "snapshot", volume, "monday").stdout == "monday\n"
+    assert "monday already" in enisle("volume", "snapshot", volume, "monday", check=False).stderr
+    wall.shell(volume, "echo second > /v/file; touch /v/more")
+    enisle("volume", "clone", volume, copy)
+    assert wall.shell(copy, "cat /v/file") == "second\n"
+    user = wall.start("-v", f"{volume}:/v")
+    assert "volume is in use" in enisle("volume", "restore", volume, "monday", check=False).stderr
+    assert "volume is in use" in enisle("volume", "rename", volume, renamed, check=False).stderr
+    wall.docker("rm", "-f", user)
+    enisle("volume", "restore", volume, "monday")
+    assert wall.shell(volume, "cat /v/file; ls /v") == "first\nfile\n"
+    enisle("volume", "rename", volume, renamed)
+    assert wall.shell(renamed, "cat /v/file") == "first\n"
+    assert enisle("volume", "snapshots", "-q", renamed).stdout == "monday\n"
+    enisle("volume", "rm-snapshot", renamed, "monday")
+    assert "no snapshot monday" in enisle("volume", "restore", renamed, "monday", check=False).stderr
+    assert wall.inspect(copy)["Options"]

@@ -78,12 +78,15 @@ def components(name: bytes) -> list[bytes]:
     return parts
 
 
-def keeps_xattr(name: bytes) -> bool:
+def keeps_xattr(name: bytes, *, overlay: bool = False) -> bool:
     """Whether an extended attribute travels in archives.
 
     trusted.* and user.overlay.* steer overlayfs itself, so an archive could forge opaque or redirected directories;
+    ``overlay`` lets them through, for volumes, which we never use as part of an overlay.
     security.* other than file capabilities belongs to the host's security modules.
     """
+    if overlay and name.startswith((b"trusted.overlay.", b"user.overlay.")):
+        return True
     if name.startswith(b"user."):
         return not name.startswith(b"user.overlay.")
     return name in (b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default")

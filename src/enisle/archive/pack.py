@@ -9,13 +9,14 @@ from collections.abc import Iterator
 
 from enisle.archive.beneath import IN_ROOT, LITERALLY, directory, evaluate, look
 from enisle.archive.entry import Entry, FileKind, keeps_xattr
+from enisle.archive.pax import SPARSE_LIMIT
 from enisle.archive.writer import ByteSink, TarWriter
 from enisle.linux.syscalls import RESOLVE_NO_XDEV, openat2
 
 _CHUNK = 1 << 18
 # Not blocking: a fifo may have been put in the place of a file.
 _CONTENT = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV})
+VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV})
 
 _GO_TYPE_BITS = {
     stat.S_IFDIR: 1 << 31,
@@ -46,9 +47,13 @@ def go_mode(mode: int) -> int:
 
 
 class Packer:
-    """Adds files to a tar stream by directory descriptor and name, and remembers hard links."""
+    """Adds files to a tar stream by directory descriptor and name, and remembers hard links.
 
-    def __init__(self, sink: ByteSink) -> None:
+    ``exact``: times to the nanosecond, holes as such, and overlayfs's attributes, where Docker's own has none of it.
+    """
+
+    def __init__(self, sink: ByteSink, *, exact: bool = False) -> None:
+        self._exact = exact
         self._writer = TarWriter(sink)
         self._linked: dict[tuple[int, int], bytes] = {}
 
@@ -58,6 +63,8 @@ class Packer:
         if kind is None:
             return
         entry = entry_of(status, kind, shown_as)
+        if self._exact:
+            entry.mtime_ns = status.st_mtime_ns
         if kind is not FileKind.DIRECTORY and status.st_nlink > 1:
             first = self._linked.setdefault((status.st_dev, status.st_ino), shown_as)
             if first != shown_as:
@@ -67,7 +74,7 @@ class Packer:
         try:
             self._add_content(parent, name, entry)
         except OSError as error:
-            if error.errno not in _VANISHED:
+            if error.errno not in VANISHED:
                 raise
 
     def _add_content(self, parent: int, name: bytes, entry: Entry) -> None:
@@ -86,14 +93,16 @@ class Packer:
 
     def add_open(self, fd: int, entry: Entry) -> None:
         """Add an open file or directory; a file that is no longer a regular one is left out."""
-        entry.xattrs = read_xattrs(fd)
+        entry.xattrs = read_xattrs(fd, overlay=self._exact)
         if entry.kind is FileKind.DIRECTORY:
             self._writer.add(entry)
             return
         status = os.fstat(fd)
         if stat.S_ISREG(status.st_mode):
             entry.size = entry.stored = status.st_size
-            self._writer.add(entry, _content(fd))
+            if self._exact and status.st_blocks * 512 < status.st_size:
+                entry.sparse = _parts(fd, status.st_size)
+            self._writer.add(entry, _content(fd) if entry.sparse is None else _content_of(fd, entry.sparse))
 
     def add_whiteout(self, shown_as: bytes) -> None:
         """Add an empty file that marks a deletion."""
@@ -126,11 +135,11 @@ def entry_of(status: os.stat_result, kind: FileKind, name: bytes) -> Entry:
     )
 
 
-def read_xattrs(fd: int) -> dict[bytes, bytes]:
-    """The extended attributes that travel."""
+def read_xattrs(fd: int, *, overlay: bool = False) -> dict[bytes, bytes]:
+    """The extended attributes that travel; ``overlay`` as of keeps_xattr."""
     try:
         names = [os.fsencode(name) for name in os.listxattr(fd)]
-        return {name: os.getxattr(fd, name) for name in names if keeps_xattr(name)}
+        return {name: os.getxattr(fd, name) for name in names if keeps_xattr(name, overlay=overlay)}
     except OSError as error:
         if error.errno in (errno.ENOTSUP, errno.ENODATA, errno.EPERM):
             return {}
@@ -140,6 +149,36 @@ def read_xattrs(fd: int) -> dict[bytes, bytes]:
 def _content(fd: int) -> Iterator[bytes]:
     while piece := os.read(fd, _CHUNK):
         yield piece
+
+
+def _parts(fd: int, size: int) -> list[tuple[int, int]] | None:
+    """Where a file's data lies, ended by an empty part at its end; None: no holes, or too many to write down."""
+    parts: list[tuple[int, int]] = []
+    at = 0
+    while at < size and len(parts) < SPARSE_LIMIT - 1:
+        try:
+            at = os.lseek(fd, at, os.SEEK_DATA)
+            end = min(os.lseek(fd, at, os.SEEK_HOLE), size)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # no data any more
+                at = size
+                break
+            return None
+        parts.append((at, end - at))
+        at = end
+    if at < size or parts == [(0, size)]:
+        return None
+    return [*parts, (size, 0)]
+
+
+def _content_of(fd: int, parts: list[tuple[int, int]]) -> Iterator[bytes]:
+    """The data of those parts; zeros for what was cut off meanwhile."""
+    for offset, length in parts:
+        while length:
+            piece = os.pread(fd, min(length, _CHUNK), offset) or bytes(min(length, _CHUNK))
+            yield piece
+            offset += len(piece)
+            length -= len(piece)
 
 
 def _listed(fd: int) -> list[bytes]:
@@ -166,7 +205,7 @@ def _walk(packer: Packer, root: int, top: bytes, shown_top: bytes, resolve: int)
                     if stat.S_ISDIR(status.st_mode):
                         below.append((path + b"/" + name, child + b"/"))
         except OSError as error:
-            if error.errno not in _VANISHED:
+            if error.errno not in VANISHED:
                 raise
         waiting += reversed(below)
 
@@ -233,4 +272,12 @@ def export(root: int, sink: ByteSink) -> None:
     """Write the whole root as a tar; of mounts below it only the places they are mounted on."""
     packer = Packer(sink)
     _walk(packer, root, b"", b"", LITERALLY | RESOLVE_NO_XDEV)
+    packer.close()
+
+
+def pack_exact(root: int, sink: ByteSink) -> None:
+    """Write a whole directory so that unpacking gives it again: equal trees give equal archives. Names are relative."""
+    packer = Packer(sink, exact=True)
+    packer.add(root, b".", os.fstat(root), b".")
+    _walk(packer, root, b"", b"./", LITERALLY | RESOLVE_NO_XDEV)
     packer.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enisle.archive.entry import ID_LIMIT, ArchiveError, Entry, keeps_xattr, shown
+from enisle.archive.entry import BLOCK, ID_LIMIT, ArchiveError, Entry, keeps_xattr, shown
 from enisle.archive.numbers import parse_decimal, parse_time_ns
 
 METADATA_LIMIT_BYTES = 1 << 20
@@ -55,7 +55,7 @@ def format_records(records: Records) -> bytes:
     return b"".join(lines)
 
 
-def apply_records(entry: Entry, records: Records) -> None:
+def apply_records(entry: Entry, records: Records, *, overlay_xattrs: bool = False) -> None:
     """Let extended records override what the plain header said. An empty value removes the record's effect."""
     entry.name = records.get(b"path") or entry.name
     entry.target = records.get(b"linkpath") or entry.target
@@ -68,7 +68,7 @@ def apply_records(entry: Entry, records: Records) -> None:
     if value := records.get(b"mtime"):
         entry.mtime_ns = parse_time_ns(value)
     for key, value in records.items():
-        if key.startswith(_XATTR) and keeps_xattr(key[len(_XATTR) :]):
+        if key.startswith(_XATTR) and keeps_xattr(key[len(_XATTR) :], overlay=overlay_xattrs):
             if len(value) > XATTR_LIMIT_BYTES:
                 raise ArchiveError(f"{shown(entry.name)}: an extended attribute is over {XATTR_LIMIT_BYTES} bytes")
             entry.xattrs[key[len(_XATTR) :]] = value
@@ -84,6 +84,23 @@ def _identity(text: bytes) -> int:
 def xattr_records(entry: Entry) -> Records:
     """The records that carry an entry's extended attributes."""
     return {_XATTR + name: value for name, value in entry.xattrs.items()}
+
+
+def sparse_records(name: bytes, size: int) -> Records:
+    """The records of a file whose map stands before its data (format 1.0)."""
+    return {
+        b"GNU.sparse.major": b"1",
+        b"GNU.sparse.minor": b"0",
+        b"GNU.sparse.name": name,
+        b"GNU.sparse.realsize": b"%d" % size,
+    }
+
+
+def sparse_map(parts: list[tuple[int, int]]) -> bytes:
+    """That map, filled up to whole blocks."""
+    numbers = [len(parts), *(number for part in parts for number in part)]
+    text = b"".join(b"%d\n" % number for number in numbers)
+    return text + bytes(-len(text) % BLOCK)
 
 
 def is_sparse_map_in_data(records: Records) -> bool:

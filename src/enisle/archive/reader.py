@@ -34,8 +34,9 @@ class ByteSource(Protocol):
 class TarReader:
     """Iterate over the members of a tar stream; :meth:`data` gives the current member's content."""
 
-    def __init__(self, source: ByteSource) -> None:
+    def __init__(self, source: ByteSource, *, overlay_xattrs: bool = False) -> None:
         self._source = source
+        self._overlay_xattrs = overlay_xattrs
         self._buffer = memoryview(b"")
         self._taken = 0  # bytes read from the source
         self._global: pax.Records = {}
@@ -155,7 +156,7 @@ class TarReader:
 
     def _complete(self, entry: Entry, flag: bytes, block: bytes, records: pax.Records) -> None:
         if records:
-            pax.apply_records(entry, records)
+            pax.apply_records(entry, records, overlay_xattrs=self._overlay_xattrs)
         kind = _KINDS.get(flag)
         if kind is None:
             raise ArchiveError(f"{shown(entry.name)}: unknown type of member {flag!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Protocol
 
 from enisle.archive import pax
@@ -35,10 +36,15 @@ class TarWriter:
 
     def adding(self, entry: Entry, content: Iterable[bytes | memoryview]) -> Iterator[None]:
         """As :meth:`add`, with a stop after each piece, for sinks that have to be emptied."""
-        self._put(format_entry(entry))
+        if entry.sparse is not None:
+            self._begin_sparse(entry)
+            left = sum(length for _, length in entry.sparse)
+        else:
+            self._put(format_entry(entry))
+            left = entry.size
         if entry.kind is not FileKind.REGULAR:
             return
-        left = entry.size
+        padding = -left % BLOCK
         for piece in content:
             if not left:
                 break
@@ -49,8 +55,22 @@ class TarWriter:
         while left:
             self._put(bytes(min(left, 1 << 16)))
             left -= min(left, 1 << 16)
-        if rest := -entry.size % BLOCK:
-            self._put(bytes(rest))
+        if padding:
+            self._put(bytes(padding))
+
+    def _begin_sparse(self, entry: Entry) -> None:
+        """The header and map of a file with holes, in GNU's format 1.0, which stores what is between them."""
+        parts = entry.sparse or []
+        places = pax.sparse_map(parts)
+        above, slash, name = entry.name.rpartition(b"/")
+        header = replace(
+            entry,
+            name=above + slash + b"GNUSparseFile.0/" + name,
+            size=len(places) + sum(length for _, length in parts),
+            sparse=None,
+        )
+        self._put(format_entry(header, pax.sparse_records(entry.name, entry.size)))
+        self._put(places)
 
     def close(self) -> None:
         """Write the end marker. The sink stays open."""
@@ -63,12 +83,12 @@ class TarWriter:
         self.written += len(data)
 
 
-def format_entry(entry: Entry) -> bytes:
-    """The header blocks of an entry. A directory's name gets its slash."""
+def format_entry(entry: Entry, more: pax.Records | None = None) -> bytes:
+    """The header blocks of an entry, with ``more`` pax records. A directory's name gets its slash."""
     name = entry.name
     if entry.kind is FileKind.DIRECTORY and not name.endswith(b"/"):
         name += b"/"
-    records = pax.xattr_records(entry)
+    records = {**pax.xattr_records(entry), **(more or {})}
     short, prefix = _split(name)
     if short is None or not name.isascii():
         records[b"path"] = name

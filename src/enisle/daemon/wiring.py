@@ -20,6 +20,7 @@ from enisle.drivers.container.facts import HostFacts, read_facts
 from enisle.drivers.launcher import LauncherClient
 from enisle.drivers.limits import LimitFacts, read_limit_facts
 from enisle.drivers.vm.driver import VmDriver
+from enisle.drivers.volumes.keeper import KeptVolumes
 from enisle.engine.core import Settings
 from enisle.engine.engine import Engine
 from enisle.errors import EnisleError
@@ -62,15 +63,17 @@ async def opened(config: Config) -> AsyncIterator[Engine]:
         walls = _Walls.of(config, launcher, read_facts(limits))
         warm = asyncio.create_task(walls.warm_up(_guest(config)), name="warm up")
         stack.callback(warm.cancel)
+        volume_files = KeptVolumes(config.run_root)
         engine = Engine(
             _settings(config, walls, limits, warm),
             store=store,
             images=images,
             networks=networks,
             drivers=walls.drivers,
+            volume_files=volume_files,
             watch_directory=watch_directory,
         )
-        stack.push_async_callback(_close, config, engine, networks, launcher)
+        stack.push_async_callback(_close, config, engine, networks, launcher, volume_files)
         await engine.open(store_was_lost=store.restored)
         await opening
         yield engine
@@ -81,11 +84,14 @@ def _guest(config: Config) -> Path:
     return config.data_root / "guest"
 
 
-async def _close(config: Config, engine: Engine, networks: BridgeNetworks, launcher: LauncherClient) -> None:
+async def _close(
+    config: Config, engine: Engine, networks: BridgeNetworks, launcher: LauncherClient, volume_files: KeptVolumes
+) -> None:
     idle = not engine.has_running
     await engine.close()
     await networks.close(keep=not idle)
     await launcher.close(quit=idle)
+    await volume_files.close(quit=idle)
     if idle:
         _remove_cgroup(config.name)
 

@@ -130,35 +130,13 @@ class KeeperFiles:
     async def put(
         self, path: str, source: AsyncIterator[bytes], *, no_overwrite_dir_non_dir: bool, copy_uid_gid: bool
     ) -> None:
-        reading, writing = _pipe()
         fields = {
             "verb": "put",
             "path": path,
             "no_overwrite_dir_non_dir": no_overwrite_dir_non_dir,
             "copy_uid_gid": copy_uid_gid,
         }
-        try:
-            try:
-                os.set_blocking(writing, False)
-                answer = self._channel.post("files", fields, [reading])
-                answer.add_done_callback(retrieve)
-            finally:
-                os.close(reading)
-            writer = asyncio.ensure_future(_write_all(writing, plain(source)))
-            try:
-                # The answer comes early only when it is a refusal: then the rest of the source is not wanted.
-                await asyncio.wait(
-                    cast(list[asyncio.Future[Any]], [writer, answer]), return_when=asyncio.FIRST_COMPLETED
-                )
-                if writer.done():
-                    writer.result()
-            finally:
-                writer.cancel()
-                with suppress(asyncio.CancelledError, Exception):
-                    await writer
-        finally:
-            os.close(writing)
-        await answer
+        await send_stream(self._channel, "files", fields, plain(source))
 
     async def close(self) -> None:
         """End the session; open streams end as well."""
@@ -167,17 +145,47 @@ class KeeperFiles:
         self._streams.clear()
 
     async def _stream(self, fields: Message) -> AsyncIterator[bytes]:
-        if not self._channel.is_open:
-            raise Unavailable("The instance's keeper has ended.")
-        reading, writing = _pipe()
-        try:
-            answer = self._channel.post("files", fields, [writing])
-        finally:
-            os.close(writing)
-        answer.add_done_callback(retrieve)
-        stream = PipeReader(reading, answer)
+        stream = await receive_stream(self._channel, "files", fields)
         self._streams.append(stream)
-        return await stream.open()
+        return stream
+
+
+async def receive_stream(channel: Channel, op: str, fields: Message) -> PipeReader:
+    """What the peer writes into a pipe that it gets with a request."""
+    if not channel.is_open:
+        raise Unavailable("The instance's keeper has ended.")
+    reading, writing = _pipe()
+    try:
+        answer = channel.post(op, fields, [writing])
+    finally:
+        os.close(writing)
+    answer.add_done_callback(retrieve)
+    return await PipeReader(reading, answer).open()
+
+
+async def send_stream(channel: Channel, op: str, fields: Message, source: AsyncIterator[bytes]) -> Message:
+    """Let the peer read the source from a pipe that it gets with a request; its answer."""
+    reading, writing = _pipe()
+    try:
+        try:
+            os.set_blocking(writing, False)
+            answer = channel.post(op, fields, [reading])
+            answer.add_done_callback(retrieve)
+        finally:
+            os.close(reading)
+        writer = asyncio.ensure_future(_write_all(writing, source))
+        try:
+            # The answer comes early only when it is a refusal: then the rest of the source is not wanted.
+            await asyncio.wait(cast(list[asyncio.Future[Any]], [writer, answer]), return_when=asyncio.FIRST_COMPLETED)
+            if writer.done():
+                writer.result()
+        finally:
+            writer.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await writer
+    finally:
+        os.close(writing)
+    return await answer
 
 
 def retrieve(answer: asyncio.Future[Any]) -> None:

@@ -147,7 +147,7 @@ class LauncherClient:
         while asyncio.get_running_loop().time() < deadline:
             channel = await self._find()
             if channel is not None:
-                _reap_later(process)
+                reap_later(process)
                 return channel
             if process.poll() not in (None, 0):  # 0: it went on in another process
                 break
@@ -173,7 +173,7 @@ class LauncherClient:
                 await asyncio.sleep(1)
 
 
-def _reap_later(process: subprocess.Popen[bytes]) -> None:
+def reap_later(process: subprocess.Popen[bytes]) -> None:
     """Collect the launcher's exit status whenever it ends, without a thread per process."""
     loop = asyncio.get_running_loop()
     try:

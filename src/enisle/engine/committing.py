@@ -71,8 +71,7 @@ async def _files_at_rest(core: Core, slot: Slot, *, pause: bool) -> AsyncIterato
             # Readers of the files go through the host or, in a VM, through the agent, which is not frozen.
             await running.pause()
             stack.push_async_callback(_let_go, running)
-        base = await launch.base_launch(core, slot.record)
-        yield await stack.enter_async_context(core.driver(slot.record).files(base, running))
+        yield await stack.enter_async_context(launch.files(core, slot, running))
 
 
 async def _let_go(running: Running) -> None:

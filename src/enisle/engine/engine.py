@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from enisle.contracts import Driver, ImageStore, NetworkProvider, StateStore
+from enisle.contracts import Driver, ImageStore, NetworkProvider, StateStore, VolumeFiles
 from enisle.engine import launch, stopping
 from enisle.engine.core import Core, Settings, WatchDirectory
 from enisle.engine.events import Events
@@ -17,6 +17,7 @@ from enisle.engine.networks import Networks
 from enisle.engine.reconcile import reconcile
 from enisle.engine.slots import Slots
 from enisle.engine.system import System
+from enisle.engine.volume_copies import VolumeCopies
 from enisle.engine.volumes import Volumes
 from enisle.model.instance import Isolation
 
@@ -36,11 +37,13 @@ class Engine:
         images: ImageStore,
         networks: NetworkProvider,
         drivers: dict[Isolation, Driver],
+        volume_files: VolumeFiles,
         watch_directory: WatchDirectory,
     ) -> None:
         self._journal = Journal(store)
         self.events = Events(settings.data_root / "events.jsonl")
-        self.volumes = Volumes(settings.data_root / "volumes", store, self.events)
+        self.volumes = Volumes(settings.data_root / "volumes", store, self.events, volume_files)
+        self.volume_copies = VolumeCopies(self.volumes)
         self._core = Core(
             settings=settings,
             store=store,

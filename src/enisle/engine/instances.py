@@ -278,8 +278,7 @@ class Instances:
         slot = self._core.slots.find(ref)
         if slot.status in (Status.REMOVING, Status.DEAD):
             raise Conflict(f"container {ref} is marked for removal")
-        base = await launch.base_launch(self._core, slot.record)
-        async with self._core.driver(slot.record).files(base, slot.running) as files:
+        async with launch.files(self._core, slot, slot.running) as files:
             yield files
 
     def tell(self, ref: str, action: str) -> None:

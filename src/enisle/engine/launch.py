@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
-from enisle.contracts import Connection, Launch
+from enisle.contracts import Connection, Files, Launch, Running
 from enisle.engine import etcfiles, health, removal, supervision
 from enisle.engine.addressing import attach_all, close_sockets, joins
 from enisle.engine.announce import announce, announce_network, announce_volumes
 from enisle.engine.core import Core
 from enisle.engine.early import close_connections
 from enisle.engine.links import links_of, with_variables
-from enisle.engine.mounts import host_mounts
+from enisle.engine.mounts import host_mounts, volume_names
 from enisle.engine.slots import Slot
 from enisle.errors import Conflict, EnisleError, Internal, NotModified, StartFailed
 from enisle.model.ids import ImageId
@@ -80,8 +82,9 @@ async def _launch(core: Core, slot: Slot, connections: list[Connection], restart
             undo.callback(core.slots.change, slot, endpoints=(), bound_ports=())
         links = links_of(core, slot.record)
         await etcfiles.write(core, slot.record, links)
+        volumes = await take_volumes(core, record, slot.id, undo)
         launch = replace(
-            await base_launch(core, slot.record),
+            await base_launch(core, slot.record, volumes),
             instance=with_variables(slot.record, links),
             endpoints=endpoints,
             joins=joined,
@@ -129,12 +132,24 @@ async def _record_failure(core: Core, slot: Slot, error: EnisleError) -> None:
         await removal.remove_unasked(core, slot)
 
 
-async def base_launch(core: Core, record: Instance) -> Launch:
-    """All of a launch that does not depend on the start: root, directory, mounts, log."""
+async def base_launch(core: Core, record: Instance, volumes: Mapping[str, str]) -> Launch:
+    """All of a launch that does not depend on the start: root, directory, mounts, log.
+
+    ``volumes``: the path of each volume's files, as :func:`take_volumes` gives them.
+    """
     layers = {
         mount.source: await _layers(core, mount.source) for mount in record.mounts if mount.kind is MountKind.IMAGE
     }
-    return replace(await root_launch(core, record), mounts=host_mounts(record, layers))
+    return replace(await root_launch(core, record), mounts=host_mounts(record, volumes, layers))
+
+
+@asynccontextmanager
+async def files(core: Core, slot: Slot, running: Running | None) -> AsyncIterator[Files]:
+    """The instance's files; ``running`` as of slot.running. Those of one that does not run have its volumes mounted."""
+    async with AsyncExitStack() as undo:
+        volumes = {} if running else await take_volumes(core, slot.record, f"files-{token_hex(4)}", undo)
+        base = await root_launch(core, slot.record) if running else await base_launch(core, slot.record, volumes)
+        yield await undo.enter_async_context(core.driver(slot.record).files(base, running))
 
 
 async def root_launch(core: Core, record: Instance) -> Launch:
@@ -147,6 +162,13 @@ async def root_launch(core: Core, record: Instance) -> Launch:
         directory=core.directory(record.id),
         log_path=log_path(core, record),
     )
+
+
+async def take_volumes(core: Core, record: Instance, user: str, undo: AsyncExitStack) -> dict[str, str]:
+    """Have the instance's volumes mounted, where that is needed; ``undo`` lets go of them."""
+    names = volume_names(record)
+    undo.push_async_callback(core.volumes.storage.let_go, user, names)
+    return {name: await core.volumes.storage.take(await core.volumes.get(name), user) for name in names}
 
 
 async def _layers(core: Core, image_id: str) -> tuple[str, ...]:

@@ -6,11 +6,11 @@ import os
 import posixpath
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from enisle.contracts import HostMount
 from enisle.engine import propagation
 from enisle.engine.slots import Slots
+from enisle.engine.volume_storage import read_only
 from enisle.engine.volumes import Volumes
 from enisle.errors import Invalid
 from enisle.model.instance import Instance, InstanceSpec, Mount, MountKind, ResolvedMount
@@ -96,6 +96,7 @@ async def resolve(
         if mount.kind is MountKind.VOLUME:
             volume = await _volume(mount, volumes, claim, default_driver)
             mount = replace(mount, source=volume.name, anonymous=mount.anonymous or not mount.source)
+            mount = replace(mount, read_only=mount.read_only or read_only(volume))
             resolved.append(_resolved(mount, source=volume.mountpoint, name=volume.name, driver=volume.driver))
         elif mount.kind is MountKind.BIND:
             check_bind(mount, create=mount.create_source)
@@ -154,21 +155,30 @@ def check_bind(mount: Mount, *, create: bool) -> None:
         raise Invalid(f"error while creating mount source path '{mount.source}': {error.strerror}") from error
 
 
-def host_mounts(instance: Instance, layers: Mapping[str, tuple[str, ...]]) -> tuple[HostMount, ...]:
+def volume_names(instance: Instance) -> list[str]:
+    """The volumes it mounts, each once."""
+    return list(dict.fromkeys(mount.name for mount in instance.mounts if mount.kind is MountKind.VOLUME))
+
+
+def host_mounts(
+    instance: Instance, volumes: Mapping[str, str], layers: Mapping[str, tuple[str, ...]]
+) -> tuple[HostMount, ...]:
     """The mounts of one launch, parents before children. Checks again what may have gone since create.
 
-    ``layers``: those of each image that is mounted, by its id.
+    ``volumes``: where the files of each are, by its name. ``layers``: those of each image that is mounted, by its id.
     """
     asked = {mount.target: mount for mount in instance.spec.mounts}
     ordered = sorted(instance.mounts, key=lambda mount: mount.target.count("/"))
-    return tuple(_host_mount(mount, asked[mount.target], layers) for mount in ordered)
+    return tuple(_host_mount(mount, asked[mount.target], volumes, layers) for mount in ordered)
 
 
-def _host_mount(mount: ResolvedMount, asked: Mount, layers: Mapping[str, tuple[str, ...]]) -> HostMount:
+def _host_mount(
+    mount: ResolvedMount, asked: Mount, volumes: Mapping[str, str], layers: Mapping[str, tuple[str, ...]]
+) -> HostMount:
     if mount.kind is MountKind.TMPFS:
         return HostMount(kind="tmpfs", target=mount.target, options=tmpfs_options(asked))
     if mount.kind is MountKind.VOLUME:
-        return _volume_mount(mount, asked)
+        return _volume_mount(mount, asked, volumes[mount.name])
     if mount.kind is MountKind.IMAGE:
         return HostMount(
             kind="image",
@@ -186,14 +196,16 @@ def _host_mount(mount: ResolvedMount, asked: Mount, layers: Mapping[str, tuple[s
     return HostMount(kind="bind", target=mount.target, source=mount.source, options=tuple(options))
 
 
-def _volume_mount(mount: ResolvedMount, asked: Mount) -> HostMount:
-    Path(mount.source).mkdir(parents=True, exist_ok=True)
+def _volume_mount(mount: ResolvedMount, asked: Mount, source: str) -> HostMount:
+    # Whether what is mounted is empty is seen by who fills it.
+    is_new = source != mount.source or _is_empty(source)
     return HostMount(
         kind="volume",
         target=mount.target,
-        source=mount.source,
+        source=source,
+        name=mount.name,
         options=("ro",) if mount.read_only else (),
-        copy_up=not asked.no_copy and not asked.subpath and _is_empty(mount.source),
+        copy_up=not asked.no_copy and not asked.subpath and is_new,
         subpath=asked.subpath,
     )
 

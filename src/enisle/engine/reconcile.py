@@ -20,6 +20,7 @@ from enisle.engine.addressing import release_all
 from enisle.engine.core import Core
 from enisle.engine.create import RECORD_NAME
 from enisle.engine.execs import Execs
+from enisle.engine.mounts import volume_names
 from enisle.engine.restart import should_start_on_boot
 from enisle.engine.slots import PREFIX, Slot
 from enisle.errors import EnisleError, Internal
@@ -58,6 +59,7 @@ async def reconcile(core: Core, execs: Execs, *, store_was_lost: bool) -> None:
     if not store_was_lost:
         await _delete_orphans(core)
         await core.volumes.sweep()
+    await core.volumes.storage.resume()
     boot_order.start_in_order(core, boot)
 
 
@@ -90,6 +92,8 @@ async def _adopt_running(core: Core, execs: Execs, slot: Slot, running: Any) -> 
     if status.get("state") not in ("running", "paused", "starting"):
         return False
     slot.running = running
+    for name in volume_names(slot.record):
+        core.volumes.storage.note_use(name, slot.id)
     wanted = Status.PAUSED if status["state"] == "paused" else Status.RUNNING
     state = slot.record.state
     if state.status is not wanted or state.pid != running.pid:

@@ -13,6 +13,7 @@ from enisle.engine import removal
 from enisle.engine.addressing import release_all
 from enisle.engine.announce import announce, announce_volumes
 from enisle.engine.core import Core
+from enisle.engine.mounts import volume_names
 from enisle.engine.restart import STEADY_S, backoff_s, should_restart
 from enisle.engine.slots import Slot
 from enisle.errors import EnisleError
@@ -48,6 +49,7 @@ async def settle(core: Core, slot: Slot, report: ExitReport) -> None:
         await release_all(core, slot)
     except Exception:  # whatever it is, the end must be recorded and told
         log.exception("container %s: its addresses could not be given back", slot.id[:12])
+    await core.volumes.storage.let_go(slot.id, volume_names(slot.record))
     state = slot.record.state
     again = _wants_restart(core, slot, report)
     core.slots.change(slot, state=ended_state(state, report, again=again), endpoints=(), bound_ports=())

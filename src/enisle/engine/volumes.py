@@ -1,38 +1,42 @@
-"""Volumes: named directories of ours."""
+"""Volumes: their records, who mentions them, and their making and removal."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from enisle.contracts import StateStore
+from enisle.contracts import StateStore, VolumeFiles
 from enisle.engine.events import Events
-from enisle.engine.usage import tree_bytes
-from enisle.errors import Conflict, EnisleError, Internal, Invalid, NotFound, NotSupported
+from enisle.engine.volume_options import backing_of, bound_device, check, parse_size
+from enisle.engine.volume_storage import DATA, DISK, NEW, SNAPSHOTS, Storage
+from enisle.errors import Conflict, NotFound
 from enisle.formats.records import decode, encode
 from enisle.model.event import Event
 from enisle.model.ids import check_name, new_id
 from enisle.model.instance import Instance, MountKind
-from enisle.model.volume import Volume
+from enisle.model.volume import Backing, Snapshot, Volume
 
 PREFIX = "volumes/"
-_KNOWN_OPTIONS = frozenset({"type", "o", "device"})
+ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 
 
 class Volumes:
     """All volumes, in memory and written through to the store; ``root`` is data_root/volumes."""
 
-    def __init__(self, root: Path, store: StateStore, events: Events) -> None:
+    def __init__(self, root: Path, store: StateStore, events: Events, files: VolumeFiles) -> None:
         self._root = root
         self._store = store
         self._events = events
         self._volumes: dict[str, Volume] = {}
         self._users: dict[str, set[str]] = {}
+        self._being_made: set[str] = set()
         self._lock = asyncio.Lock()
+        self.storage = Storage(root, files)
 
     async def open(self) -> None:
         """Read the records; a directory without a record is what a creation or removal cut short has left."""
@@ -40,16 +44,66 @@ class Volumes:
         for _key, value, _revision in await self._store.scan(PREFIX):
             volume = decode(Volume, value)
             self._volumes[volume.name] = volume
-            if not _bound_device(volume.options):
-                Path(volume.mountpoint).mkdir(parents=True, exist_ok=True)
+            if volume.moving_from:
+                await self.finish_renaming(volume)
+            if volume.is_ours:
+                (self._root / volume.name / DATA).mkdir(parents=True, exist_ok=True)
 
     async def adopt_directories(self) -> None:
         """After the store was lost: make records for the directories that have none, so that no data is lost."""
         for entry in os.scandir(self._root):
-            if entry.name not in self._volumes and (Path(entry.path) / "_data").is_dir():
-                volume = Volume(name=entry.name, mountpoint=str(Path(entry.path) / "_data"), created_at=time.time_ns())
-                await self._store.commit({PREFIX + volume.name: encode(volume)})
-                self._volumes[volume.name] = volume
+            directory = Path(entry.path)
+            if entry.name in self._volumes or not (directory / DATA).is_dir():
+                continue
+            disk, kept = directory / DISK, directory / SNAPSHOTS
+            volume = Volume(
+                name=entry.name,
+                mountpoint=str(directory / DATA),
+                created_at=time.time_ns(),
+                backing=Backing.IMAGE if disk.exists() else Backing.DIRECTORY,
+                size_bytes=disk.stat().st_size if disk.exists() else 0,
+                snapshots=tuple(
+                    Snapshot(name=name, created_at=(kept / name).stat().st_mtime_ns)
+                    for name in (sorted(os.listdir(kept)) if kept.is_dir() else ())
+                ),
+            )
+            await self.store(volume)
+
+    async def store(self, volume: Volume) -> None:
+        """Put a record, new or changed, into the store and then into memory."""
+        await self._store.commit({PREFIX + volume.name: encode(volume)})
+        self._volumes[volume.name] = volume
+
+    async def rename(self, old: Volume, name: str) -> None:
+        """Give it a name that was claimed. A crash in between is mended by :meth:`open`."""
+        volume = replace(old, name=name, mountpoint=self.mountpoint_of(name, old.options), moving_from=old.name)
+        await self._store.commit({PREFIX + name: encode(volume)}, deletes=[PREFIX + old.name])
+        del self._volumes[old.name]
+        self._volumes[name] = volume
+        await self.finish_renaming(volume)
+
+    async def finish_renaming(self, volume: Volume) -> None:
+        """Let the directory have the name that the record has by now."""
+        old, new = self._root / volume.moving_from, self._root / volume.name
+        if old.exists() and not new.exists():
+            os.rename(old, new)
+        await self.store(replace(volume, moving_from=""))
+
+    def mountpoint_of(self, name: str, options: dict[str, str]) -> str:
+        """Where a volume of that name and those options is on the host."""
+        return bound_device(options) or str(self._root / name / DATA)
+
+    @asynccontextmanager
+    async def claimed(self, name: str) -> AsyncIterator[Path]:
+        """Keep a new name from everybody else while its volume is made; its directory. Conflict when it is taken."""
+        check_name(name, "volume")
+        if name in self._volumes or name in self._being_made:
+            raise Conflict(f"a volume named {name} already exists")
+        self._being_made.add(name)
+        try:
+            yield self._root / name
+        finally:
+            self._being_made.discard(name)
 
     async def get(self, name: str) -> Volume:
         """NotFound: "get X: no such volume"."""
@@ -75,30 +129,39 @@ class Volumes:
         name = check_name(name, "volume") if name else new_id()
         if driver not in ("", "local"):
             raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
-        _check_options(options or {})
+        check(options or {})
         async with self._lock:
             found = self._volumes.get(name)
             if found is not None:
                 return found
-            device = _bound_device(options or {})
-            mountpoint = Path(device) if device else self._root / name / "_data"
             volume = Volume(
                 name=name,
-                mountpoint=str(mountpoint),
+                mountpoint=self.mountpoint_of(name, options or {}),
                 created_at=time.time_ns(),
-                labels=dict(labels or {}),
+                labels={**({ANONYMOUS_LABEL: ""} if anonymous else {}), **(labels or {})},
                 options=dict(options or {}),
                 anonymous=anonymous,
+                backing=backing_of(options or {}, quotas=await self.storage.has_quotas()),
+                size_bytes=parse_size((options or {}).get("size") or "0"),
             )
-            (self._root / name / "_data").mkdir(parents=True, exist_ok=True)
-            try:
-                await self._store.commit({PREFIX + name: encode(volume)})
-            except EnisleError:
-                shutil.rmtree(self._root / name, ignore_errors=True)
-                raise
-            self._volumes[name] = volume
+            async with self.claimed(name) as directory:
+                await self.make(directory, volume)
         self._tell("create", volume)
         return volume
+
+    async def make(self, directory: Path, volume: Volume) -> None:
+        """Make an empty volume and its record; nothing is left of one that fails."""
+        directory.mkdir(exist_ok=True)
+        try:
+            await self.storage.make(directory, volume)
+            await self.store(volume)
+        except BaseException:
+            await self.storage.discard(directory)
+            raise
+
+    def created(self, volume: Volume) -> None:
+        """Tell that there is a new one."""
+        self._tell("create", volume)
 
     async def remove(self, name: str, *, force: bool = False) -> None:
         """Conflict: "remove X: volume is in use - [ids]". ``force``: a missing one is no error."""
@@ -112,24 +175,31 @@ class Volumes:
             if users:
                 raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
             # The record goes first: a directory without one is cleaned up, a record without its data is a lie.
+            if self.storage.used_by(name):
+                raise Conflict(f"remove {name}: volume is in use - [{', '.join(sorted(self.storage.used_by(name)))}]")
             await self._store.commit({}, deletes=[PREFIX + name])
             del self._volumes[name]
         self._tell("destroy", volume)
-        await self._delete_directory(name)
-
-    async def _delete_directory(self, name: str) -> None:
-        try:
-            await asyncio.get_running_loop().run_in_executor(None, shutil.rmtree, self._root / name)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise Internal(f"remove {name}: {error.strerror}: {error.filename}") from error
+        await self.storage.discard(self._root / name)
 
     async def sweep(self) -> None:
-        """Delete directories that no record names (removals cut short)."""
+        """Delete what no record names: removals cut short, and what was being made."""
         for entry in list(os.scandir(self._root)):
-            if entry.name not in self._volumes:
-                await self._delete_directory(entry.name)
+            volume = self._volumes.get(entry.name)
+            if volume is None:
+                await self.storage.discard(Path(entry.path))
+            else:
+                await self._sweep(volume, Path(entry.path))
+
+    async def _sweep(self, volume: Volume, directory: Path) -> None:
+        known = {snapshot.name for snapshot in volume.snapshots}
+        for name in os.listdir(directory):
+            if name.startswith(NEW):
+                await self.storage.discard(directory / name)
+        kept = directory / SNAPSHOTS
+        for name in os.listdir(kept) if kept.is_dir() else ():
+            if name not in known:
+                await self.storage.discard(kept / name)
 
     async def prune(self, match: Callable[[Volume], bool]) -> tuple[list[str], int]:
         """Remove those that no instance uses and that match; names, bytes freed."""
@@ -152,9 +222,8 @@ class Volumes:
         return sorted(self._users.get(name, ()))
 
     async def size(self, name: str) -> int:
-        """Bytes its files take."""
-        volume = await self.get(name)
-        return await tree_bytes(Path(volume.mountpoint))
+        """Bytes its files take on our disk."""
+        return await self.storage.size(await self.get(name))
 
     def hold(self, instance: Instance) -> None:
         """Note which volumes an instance uses."""
@@ -179,26 +248,3 @@ class Volumes:
         self._events.publish(
             Event(kind="volume", action=action, actor=volume.name, attributes={"driver": volume.driver})
         )
-
-
-def _bound_device(options: dict[str, str]) -> str:
-    """The host directory a volume stands for (``--opt type=none --opt o=bind --opt device=/path``), or ""."""
-    words = options.get("o", "").split(",")
-    return options.get("device", "") if "bind" in words or "rbind" in words else ""
-
-
-def _check_options(options: dict[str, str]) -> None:
-    """Invalid or NotSupported for what the local driver cannot do."""
-    for key in options:
-        if key not in _KNOWN_OPTIONS:
-            raise Invalid(f'invalid option: "{key}"')
-    if not options:
-        return
-    device = _bound_device(options)
-    if not device:
-        raise NotSupported(
-            f"volumes of type {options.get('type') or '?'} are not supported",
-            remedy="Use a plain volume, or --opt type=none --opt o=bind --opt device=/path.",
-        )
-    if not device.startswith("/"):
-        raise Invalid(f"invalid device {device!r} of a bound volume: it must be an absolute path")

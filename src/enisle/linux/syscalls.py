@@ -28,6 +28,7 @@ _NUMBERS = {
     "close_range": 436,
     "openat2": 437,
     "mount_setattr": 442,
+    "quotactl_fd": 443,
     **_OLD_NUMBERS.get(os.uname().machine, _OLD_NUMBERS["x86_64"]),
 }
 

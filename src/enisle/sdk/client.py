@@ -376,6 +376,15 @@ class Volumes(_Facet):
     create = _calling(volumes.create)
     remove = _calling(volumes.remove)
     prune = _calling(volumes.prune)
+    open_export = _opening(volumes.export)
+    import_tar = _calling(volumes.import_tar)
+    clone = _calling(volumes.clone)
+    rename = _calling(volumes.rename)
+    resize = _calling(volumes.resize)
+    snapshots = _calling(volumes.snapshots)
+    take_snapshot = _calling(volumes.take_snapshot)
+    restore = _calling(volumes.restore)
+    remove_snapshot = _calling(volumes.remove_snapshot)
 
 
 class Networks(_Facet):

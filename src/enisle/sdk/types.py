@@ -128,6 +128,11 @@ class VolumeDetails(TypedDict, total=False):
     UsageData: dict[str, int] | None
 
 
+class VolumeSnapshot(TypedDict, total=False):
+    Name: str
+    CreatedAt: str
+
+
 class NetworkDetails(TypedDict, total=False):
     Id: str
     Name: str

@@ -14,7 +14,7 @@ from enisle.engine.engine import Engine
 from enisle.model.ids import ImageId
 from enisle.model.instance import Instance, InstanceSpec, Isolation
 from enisle.state.memory import MemoryStore
-from tests.unit.engine.fakes import FakeImages, FakeNetworks, watch_by_polling
+from tests.unit.engine.fakes import FakeImages, FakeNetworks, FakeVolumeFiles, watch_by_polling
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -31,11 +31,13 @@ class Bench:
     store: MemoryStore = field(default_factory=MemoryStore)
     images: FakeImages = field(default_factory=FakeImages)
     networks: FakeNetworks = field(default_factory=FakeNetworks)
+    volume_files: FakeVolumeFiles = field(init=False)
     engine: Engine = field(init=False)
     driver: FakeDriver = field(init=False)
 
     def __post_init__(self) -> None:
         self.driver = FakeDriver(self.root / "run")
+        self.volume_files = FakeVolumeFiles(self.root / "mounted")
         (self.root / "data").mkdir()
 
     async def open(self, *, store_was_lost: bool = False) -> None:
@@ -45,6 +47,7 @@ class Bench:
             images=self.images,
             networks=self.networks,
             drivers={Isolation.CONTAINER: self.driver, Isolation.VM: self.driver},
+            volume_files=self.volume_files,
             watch_directory=watch_by_polling,
         )
         await self.engine.open(store_was_lost=store_was_lost)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import shutil
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from enisle.contracts import LayerUse, Progress, RegistryAuth, Removed
-from enisle.errors import Conflict, NotFound
+from enisle.contracts import FileSystem, LayerUse, Progress, RegistryAuth, Removed
+from enisle.errors import Conflict, EnisleError, NotFound
 from enisle.model.ids import Digest, ImageId, NetworkId
 from enisle.model.image import HistoryEntry, Image, ImageConfig, ImageVariant, Platform
 from enisle.model.instance import BoundPort, Endpoint, EndpointRequest, InstanceSpec, PublishedPort
@@ -235,3 +236,69 @@ def watch_by_polling(_directory: Path) -> Iterator[asyncio.Event]:
 
 def digest(letter: str) -> Digest:
     return Digest(f"sha256:{letter * 64}")
+
+
+class FakeVolumeFiles:
+    """Volumes' files without mounts: what is mounted is a directory, and an archive is its one file's content."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.mounted: dict[str, FileSystem] = {}
+        self.quotas = False
+        self.failure: EnisleError | None = None
+
+    async def open(self, keep: Collection[str]) -> None:
+        self.mounted = {key: value for key, value in self.mounted.items() if key in keep}
+
+    async def close(self, *, quit: bool) -> None:
+        pass
+
+    def place(self, key: str) -> Path:
+        return self._root / key.replace("/", "-")
+
+    async def mount(self, key: str, filesystem: FileSystem) -> str:
+        if self.failure is not None:
+            raise self.failure
+        self.mounted[key] = filesystem
+        place = Path(f"{filesystem.source}.files") if filesystem.kind == "image" else self.place(key)
+        place.mkdir(parents=True, exist_ok=True)
+        return str(place)
+
+    async def unmount(self, key: str) -> None:
+        self.mounted.pop(key, None)
+
+    async def make_image(self, path: Path, size_bytes: int) -> None:
+        path.touch()
+
+    async def has_quotas(self, directory: Path) -> bool:
+        return self.quotas
+
+    async def limit(self, path: str, size_bytes: int) -> None:
+        pass
+
+    async def unlimit(self, path: str) -> None:
+        pass
+
+    async def pack(self, path: str) -> AsyncIterator[bytes]:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield (Path(path) / "file").read_bytes()
+
+        return pieces()
+
+    async def unpack(self, path: str, source: AsyncIterator[bytes]) -> None:
+        data = b"".join([piece async for piece in source])
+        if self.failure is not None:
+            raise self.failure
+        (Path(path) / "file").write_bytes(data)
+
+    async def copy(self, source: str, target: str) -> None:
+        shutil.copytree(source, target, dirs_exist_ok=True)
+
+    async def remove(self, path: str) -> None:
+        shutil.rmtree(path)
+
+    async def exchange(self, one: Path, other: Path) -> None:
+        aside = one.with_name("aside")
+        one.rename(aside)
+        other.rename(one)
+        aside.rename(other)

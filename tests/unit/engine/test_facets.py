@@ -161,8 +161,10 @@ async def test_volumes(bench: Bench) -> None:
     assert await volumes.size("data") >= 8192
     with pytest.raises(NotFound, match='plugin "nfs" not found'):
         await volumes.create("other", driver="nfs")
-    with pytest.raises(NotSupported):
-        await volumes.create("other", options={"type": "nfs", "device": ":/x"})
+    with pytest.raises(Invalid, match='missing required option: "device"'):
+        await volumes.create("other", options={"type": "nfs"})
+    with pytest.raises(Invalid, match='invalid option: "x"'):
+        await volumes.create("other", options={"x": "y"})
     bound = await volumes.create("bound", options={"type": "none", "o": "bind", "device": str(bench.root)})
     assert bound.mountpoint == str(bench.root)
     await volumes.remove("bound")

@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from enisle.api.call import Call
+from enisle.api.native import volumes
 from enisle.api.progress import stream_progress
 from enisle.api.reply import json_response
 from enisle.api.router import Route
@@ -52,6 +53,7 @@ async def image_tar(call: Call) -> web.StreamResponse:
 
 
 ROUTES = [
+    *volumes.ROUTES,
     Route("GET", "doctor", doctor, watch=True),
     Route("GET", "info", info),
     Route("POST", "images/bootstrap", bootstrap, watch=True),

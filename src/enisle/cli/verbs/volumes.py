@@ -46,7 +46,7 @@ def create(context: Context, options: Options, arguments: list[str]) -> None:
     made = context.client.volumes.create(
         arguments[0] if arguments else options.name or "",
         driver=options.driver,
-        options=values.pairs(options.opt),
+        options=values.pairs(options.opt) | ({"size": options.size} if options.size else {}),
         labels=values.pairs(options.label),
     )
     print(made["Name"])
@@ -85,7 +85,8 @@ CREATE = Command(
         option("driver", "d", "string", "Driver", default="local"),
         many("label", "", "KEY=VALUE", "Set a label"),
         option("name", "", "string", "Name", hidden=True),
-        many("opt", "o", "KEY=VALUE", "Options of the driver (type=, device=, o=)"),
+        many("opt", "o", "KEY=VALUE", "Options of the driver (type=, device=, o=, size=)"),
+        option("size", "", "bytes", "Size limit (2g)"),
     ),
     most=1,
 )
