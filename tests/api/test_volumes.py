@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -300,3 +302,91 @@ def test_clone_snapshot_restore_and_rename(wall: Bench) -> None:
     enisle("volume", "rm-snapshot", renamed, "monday")
     assert "no snapshot monday" in enisle("volume", "restore", renamed, "monday", check=False).stderr
     assert wall.inspect(copy)["Options"]
+
+
+# --- attacks ---
+
+
+def _tar(*members: tuple[str, bytes, str]) -> bytes:
+    """A tar of (name, type, link target) members; regular ones hold "evil"."""
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        for name, kind, target in members:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, target
+            member.size = 4 if kind == tarfile.REGTYPE else 0
+            archive.addfile(member, io.BytesIO(b"evil") if member.size else None)
+    return sink.getvalue()
+
+
+def test_import_cannot_leave_its_volume(bench: Bench, tmp_path: Path) -> None:
+    """Tar slip: CVE-2014-9356, CVE-2021-29136, CVE-2025-4517 and their like."""
+    canary = tmp_path / "canary"
+    canary.mkdir()
+    (canary / "file").write_text("untouched")
+    up = "../" * 20 + str(canary)[1:]
+    regular, link, hard, folder = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE
+    hostile = [
+        _tar((f"{canary}/file", regular, "")),
+        _tar((f"{up}/file", regular, "")),
+        _tar(("l", link, str(canary)), ("l/file", regular, "")),
+        _tar(("l", link, up), ("l/new", regular, "")),
+        _tar(("l", link, str(canary / "file")), ("l", regular, "")),
+        _tar(("h", hard, str(canary / "file")), ("h", regular, "")),
+        _tar(("l", link, str(canary)), ("h", hard, "l/file"), ("h", regular, "")),
+        _tar(("d", folder, ""), ("d/l", link, "../.."), ("d/l/x", link, str(canary)), ("d/l/x/new", regular, "")),
+        _tar(("l", link, str(canary)), ("l", folder, ""), ("l/new", regular, "")),
+        _tar((".", link, str(canary)), ("new", regular, "")),
+        _tar(("a/" * 2000 + "x", regular, "")),
+    ]
+    for number, data in enumerate(hostile):
+        archive = tmp_path / f"{number}.tar"
+        archive.write_bytes(data)
+        done = bench.daemon.enisle("volume", "import", bench.name(), str(archive), check=False)
+        assert "Traceback" not in done.stderr
+    assert [path.name for path in canary.iterdir()] == ["file"]
+    assert (canary / "file").read_text() == "untouched" and (canary / "file").stat().st_nlink == 1
+
+
+def test_export_of_a_volume_in_motion_shows_nothing_of_the_host(bench: Bench, tmp_path: Path) -> None:
+    """CVE-2023-0778: a file swapped for a link while it is exported."""
+    secret = tmp_path / "secret"
+    secret.write_text("of the host alone")
+    volume = bench.volume()
+    user = bench.start("-v", f"{volume}:/v")
+    steps = (
+        "rm -f x; echo own > x; rm -f x; ln -s",
+        f"{secret} x; rm -rf d; mkdir d; rm -rf d; ln -s {tmp_path} d",
+    )
+    swap = f"cd /v; while :; do {' '.join(steps)}; done"
+    bench.docker("exec", "-d", user, "sh", "-c", swap)
+    for _ in range(20):
+        archive = tmp_path / "out.tar"
+        bench.daemon.enisle("volume", "export", "-o", str(archive), volume)
+        assert b"of the host alone" not in archive.read_bytes()
+        with tarfile.open(archive) as opened:
+            assert all(member.name.count("/") <= 1 for member in opened)
+
+
+def test_mount_targets_swapped_for_links_stay_inside(bench: Bench, tmp_path: Path) -> None:
+    """CVE-2021-30465 and CVE-2024-45310: a sibling exchanges the place of a nested mount for a link."""
+    canary = tmp_path / "canary"
+    canary.mkdir()
+    volume, inner = bench.volume(), bench.volume()
+    user = bench.start("-v", f"{volume}:/v")
+    swap = f"cd /v; mkdir a; ln -s {canary} l; while :; do mv a t; mv l a; mv a l; mv t a; done"
+    bench.docker("exec", "-d", user, "sh", "-c", swap)
+    for number in range(20):
+        bench.run("-v", f"{volume}:/v", "-v", f"{inner}:/v/a/deep{number}", "busybox", "true", check=False)
+    assert list(canary.iterdir()) == []
+    assert not [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(canary) in line]
+
+
+def test_set_id_programs_of_a_volume_are_of_no_use_on_the_host(bench: Bench) -> None:
+    """CVE-2025-64507: nobody but root reaches what an instance has written."""
+    volume = bench.volume()
+    bench.shell(volume, "cp /bin/busybox /v/id && chmod 4755 /v/id")
+    program = Path(str(bench.inspect(volume)["Mountpoint"])) / "id"
+    assert program.stat().st_mode & 0o4000
+    with pytest.raises(PermissionError):
+        subprocess.run([str(program)], user=65534, group=65534, extra_groups=[], check=False)

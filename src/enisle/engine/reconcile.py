@@ -56,10 +56,10 @@ async def reconcile(core: Core, execs: Execs, *, store_was_lost: bool) -> None:
                 boot.append(slot)
         except EnisleError as error:
             log.error("container %s could not be reconciled: %s", slot.id[:12], error)
+    await core.volumes.storage.resume()
     if not store_was_lost:
         await _delete_orphans(core)
         await core.volumes.sweep()
-    await core.volumes.storage.resume()
     boot_order.start_in_order(core, boot)
 
 

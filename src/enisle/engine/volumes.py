@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,15 +15,17 @@ from enisle.contracts import StateStore, VolumeFiles
 from enisle.engine.events import Events
 from enisle.engine.volume_options import backing_of, bound_device, check, parse_size
 from enisle.engine.volume_storage import DATA, DISK, NEW, SNAPSHOTS, Storage
-from enisle.errors import Conflict, NotFound
+from enisle.errors import Conflict, EnisleError, NotFound
 from enisle.formats.records import decode, encode
 from enisle.model.event import Event
-from enisle.model.ids import check_name, new_id
+from enisle.model.ids import check_volume_name, new_id
 from enisle.model.instance import Instance, MountKind
 from enisle.model.volume import Backing, Snapshot, Volume
 
 PREFIX = "volumes/"
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
+
+log = logging.getLogger("enisle.engine")
 
 
 class Volumes:
@@ -96,7 +99,7 @@ class Volumes:
     @asynccontextmanager
     async def claimed(self, name: str) -> AsyncIterator[Path]:
         """Keep a new name from everybody else while its volume is made; its directory. Conflict when it is taken."""
-        check_name(name, "volume")
+        check_volume_name(name)
         if name in self._volumes or name in self._being_made:
             raise Conflict(f"a volume named {name} already exists")
         self._being_made.add(name)
@@ -126,7 +129,7 @@ class Volumes:
     ) -> Volume:
         """Make it, or return the one that exists with the same driver. ``name`` "": an anonymous one."""
         anonymous = anonymous or not name
-        name = check_name(name, "volume") if name else new_id()
+        name = check_volume_name(name) if name else new_id()
         if driver not in ("", "local"):
             raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
         check(options or {})
@@ -186,10 +189,13 @@ class Volumes:
         """Delete what no record names: removals cut short, and what was being made."""
         for entry in list(os.scandir(self._root)):
             volume = self._volumes.get(entry.name)
-            if volume is None:
-                await self.storage.discard(Path(entry.path))
-            else:
-                await self._sweep(volume, Path(entry.path))
+            try:
+                if volume is None:
+                    await self.storage.discard(Path(entry.path))
+                else:
+                    await self._sweep(volume, Path(entry.path))
+            except EnisleError as error:
+                log.error("%s was left by something cut short, and cannot be removed: %s", entry.path, error)
 
     async def _sweep(self, volume: Volume, directory: Path) -> None:
         known = {snapshot.name for snapshot in volume.snapshots}

@@ -35,6 +35,20 @@ def check_name(name: str, what: str = "container") -> str:
     return name
 
 
+def check_volume_name(name: str) -> str:
+    """The name, if it is one. Raises Invalid in the words of Docker's local driver."""
+    if len(name) == 1:
+        raise Invalid(f"create {name}: volume name is too short, names should be at least two alphanumeric characters")
+    if not NAME.fullmatch(name):
+        raise Invalid(
+            f'create {name}: "{name}" includes invalid characters for a local volume name, only '
+            '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
+        )
+    if len(name) > 255:
+        raise Invalid(f"create {name[:40]}…: the volume's name is longer than 255 characters")
+    return name
+
+
 def check_network_name(name: str) -> str:
     """The name, if it is one: networks may be called almost anything, "my network" too. Raises Invalid."""
     if not name.strip() or not name.isprintable() or "/" in name or len(name) > 255:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Sequence
 
 from enisle.api.docker import request_types as body
 from enisle.errors import Invalid
+from enisle.model.ids import check_volume_name
 from enisle.model.instance import Mount, MountKind
 
 _PROPAGATIONS = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
 _LABELS = frozenset({"z", "Z"})  # SELinux relabelling, accepted and without effect
 _CONSISTENCIES = frozenset({"consistent", "cached", "delegated", "default"})
-_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _TMPFS_WORDS = frozenset(
     "ro rw suid nosuid dev nodev exec noexec sync async dirsync remount mand nomand atime noatime diratime nodiratime "
     "bind rbind unbindable runbindable private rprivate shared rshared slave rslave relatime norelatime strictatime "
@@ -47,7 +46,7 @@ def bind(text: str, *, volume_driver: str = "") -> Mount:
     mode = _mode(mode_text)
     is_path = source.startswith("/")
     if source and not is_path:
-        _check_volume_name(source)
+        check_volume_name(source)
     words = set(mode_text.split(",")) if mode_text else set()
     propagation = next(iter(words & _PROPAGATIONS), "")
     if propagation and not is_path:
@@ -196,7 +195,7 @@ def _tmpfs_mount(wanted: body.Mount, problem: str) -> Mount:
 def _volume_mount(wanted: body.Mount, problem: str) -> Mount:
     options = wanted.volume_options or body.VolumeOptions()
     if wanted.source:
-        _check_volume_name(wanted.source)
+        check_volume_name(wanted.source)
     if options.subpath:
         if not wanted.source:
             raise Invalid(f"{problem}: must not set Subpath when using anonymous volumes")
@@ -246,16 +245,6 @@ def _check_target(target: str, problem: str) -> None:
         raise Invalid(f"{problem}: invalid mount path: '{target}' mount path must be absolute")
     if _clean(target) == "/":
         raise Invalid(f"{problem}: invalid specification: destination can't be '/'")
-
-
-def _check_volume_name(name: str) -> None:
-    if len(name) == 1:
-        raise Invalid(f"create {name}: volume name is too short, names should be at least two alphanumeric characters")
-    if not _VOLUME_NAME.fullmatch(name):
-        raise Invalid(
-            f'create {name}: "{name}" includes invalid characters for a local volume name, only '
-            '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
-        )
 
 
 def _clean(path: str) -> str:
