@@ -43,6 +43,9 @@ EXTRA = frozenset(
 )
 """Members that are sent and not described."""
 
+VALUES = {"RestartPolicy.Name": frozenset({"unhealthy"})}
+"""Values of ours that a list of values does not have."""
+
 STREAMED = {
     "POST /build": "BuildInfo",
     "POST /images/create": "CreateImageInfo",

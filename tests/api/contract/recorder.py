@@ -58,7 +58,7 @@ class Recorder:
 
 @functools.cache
 def _schemas() -> Schemas:
-    return Schemas(document()["definitions"], known.NULLABLE, known.EXTRA)
+    return Schemas(document()["definitions"], known.NULLABLE, known.EXTRA, known.VALUES)
 
 
 def faults(operation: Operation | None, version: tuple[int, int], answer: Message) -> Iterator[str]:

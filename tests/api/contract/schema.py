@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 _RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})")
@@ -24,12 +24,13 @@ _TYPES = {"string": str, "boolean": bool, "object": dict, "array": list}
 class Schemas:
     """``definitions`` of a document, and what is known to be wrong in them: see tests.api.contract.known.
 
-    ``nullable`` and ``extra`` name members as "Definition.Member".
+    ``nullable``, ``extra`` and ``values`` name members as "Definition.Member".
     """
 
     definitions: Mapping[str, Any]
     nullable: frozenset[str] = frozenset()
     extra: frozenset[str] = frozenset()
+    values: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def faults(self, value: Any, schema: Mapping[str, Any], *, at: str = "$", owner: str = "") -> Iterator[str]:
         """Every fault as "path: what is wrong". ``owner`` is the definition that the schema stands in."""
@@ -50,7 +51,7 @@ class Schemas:
             yield from self._object(value, schema, at, owner)
         elif schema.get("type") == "array":
             yield from self._array(value, schema, at, owner)
-        else:
+        elif not (isinstance(value, str) and value in self.values.get(owner, ())):
             yield from _scalar(value, schema, at)
 
     def _merged(self, schema: Mapping[str, Any]) -> dict[str, Any]:
