@@ -208,6 +208,22 @@ def test_mounts_that_are_refused(daemon: Daemon, context: Path, mount: str) -> N
     assert "Successfully built" not in said and "root:" not in said
 
 
+def test_a_mounts_place_that_became_a_link_leads_no_removal_astray(
+    daemon: Daemon, context: Path, tmp_path: Path
+) -> None:
+    canary = tmp_path / "canary"
+    (canary / "d").mkdir(parents=True)
+    (canary / "d" / "f").write_text("alive")
+    text = f"""# syntax=example.invalid/evil/frontend:1
+FROM busybox
+RUN --mount=type=tmpfs,target=/a/d mv /a /moved && ln -s {canary} /a
+RUN --mount=type=cache,target=/b/d,id={uuid.uuid4().hex} --mount=target=/c/d mv /b /m2; ln -s {canary} /b; true
+RUN readlink /a
+"""
+    assert f"\n{canary}\n" in build(daemon, context, text)
+    assert (canary / "d" / "f").read_text() == "alive"
+
+
 def test_links_in_the_context_do_not_lead_to_the_host(daemon: Daemon, context: Path) -> None:
     (context / "out").symlink_to("/root")
     (context / "up").symlink_to("../../../../../../etc")
@@ -405,6 +421,7 @@ def test_a_remote_dockerfile(daemon: Daemon, web: str, name: str) -> None:
 
 def test_a_git_repository(daemon: Daemon, tmp_path: Path, name: str) -> None:
     source = tmp_path / "source"
+    (tmp_path / "c").mkdir()
     (source / "sub").mkdir(parents=True)
     (source / "sub" / "Dockerfile").write_text("FROM busybox\nCOPY . /all\nRUN ls -a /all")
     (source / "sub" / ".dockerignore").write_text("ignored\n")
@@ -424,6 +441,15 @@ def test_a_git_repository(daemon: Daemon, tmp_path: Path, name: str) -> None:
         url = f"http://127.0.0.1:{server.server_port}/r.git"
         said = daemon.enisle("build", "-t", name, f"{url}#main:sub").stdout
         assert "\nkept\n" in said and "\nignored\n" not in said and ".git\n" not in said
+        (tmp_path / "Dockerfile").write_text(
+            f"FROM busybox\nADD {url}#main:sub /a\nADD --keep-git-dir {url} /b\nRUN ls -a /a; ls -a /b"
+        )
+        added = daemon.enisle(
+            "build", "--network", "host", "-f", str(tmp_path / "Dockerfile"), str(tmp_path / "c")
+        ).stdout
+        assert added.count(".git\n") == 1 and "\nkept\n" in added
+        denied = daemon.enisle("build", "-f", str(tmp_path / "Dockerfile"), str(tmp_path / "c"), check=False)
+        assert "an address of this host alone" in denied.stderr
         failed = daemon.enisle("build", f"{url}#nosuch", check=False)
         assert failed.returncode == 1 and "failed to fetch remote repository" in failed.stderr
     finally:

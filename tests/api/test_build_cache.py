@@ -110,6 +110,10 @@ def test_results_are_borrowed_from_an_image_that_is_trusted(own_daemon: Daemon, 
     own_daemon.docker("rmi", "source")
     own_daemon.docker("load", "-i", str(tmp_path / "saved"))
     (tmp_path / "saved").unlink()
+    # What was loaded is no cache by itself, whatever its history says (CVE-2024-24557).
+    own_daemon.docker("builder", "prune", "-af")
+    assert "Using cache" not in build(own_daemon, tmp_path, text + "\nLABEL a=b")
+    own_daemon.docker("image", "prune", "-f")
     assert build(own_daemon, tmp_path, text, "-q", "--cache-from", "source") == first
     own_daemon.docker("builder", "prune", "-af")
     (tmp_path / "sub" / "f").write_text("2")

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path as FilePath
 
 from enisle.archive.beneath import remove
-from enisle.build import run_step
+from enisle.build import git, run_step
 from enisle.build.cache import BuildCache
 from enisle.build.caches import CacheMounts
 from enisle.build.context import opened
@@ -56,6 +56,7 @@ class Builder:
         """Remove what builds have left that were cut short by a crash."""
         await run_step.sweep(self.engine.instances)
         await asyncio.to_thread(_empty, self._temporary)
+        await asyncio.to_thread(git.sweep)
         if self.secrets.is_dir():
             await asyncio.to_thread(_empty, self.secrets)
 

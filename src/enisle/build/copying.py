@@ -107,6 +107,8 @@ class Copier:
             return
         repository = git.parse(source)
         if repository is not None:
+            if not step.allow_local:
+                await remote.check_outside(git.host_of(repository))
             tree = await self._stack.enter_async_context(
                 git.cloned(repository, self._directory, keep_git=step.keep_git)
             )

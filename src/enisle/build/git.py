@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path as FilePath
+from urllib.parse import urlsplit
 
 from enisle.archive.beneath import remove
 from enisle.archive.pack import pack
@@ -19,6 +20,7 @@ from enisle.build.tree import split
 from enisle.errors import Invalid, NotSupported
 
 _NOBODY = 65534
+_PREFIX = "enisle-git-"  # in the system's directory for such: nobody cannot enter ours
 _DROP_RIGHTS = ("setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups", "--no-new-privs", "--")
 _TIMEOUT_S = 600.0
 _PROTOCOLS = "http:https:git:ssh"
@@ -64,7 +66,7 @@ async def cloned(repository: Repository, directory: FilePath, *, keep_git: bool 
     """The files of a repository, as a tree whose archive lies in ``directory``. Invalid with what git says."""
     if shutil.which("git") is None:
         raise NotSupported("git is not installed on the daemon's host.", remedy="Install it: apt-get install git.")
-    work = FilePath(tempfile.mkdtemp(prefix="enisle-git-"))
+    work = FilePath(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     try:
         os.chown(work, _NOBODY, _NOBODY)
         await _clone(repository, work)
@@ -79,6 +81,22 @@ async def cloned(repository: Repository, directory: FilePath, *, keep_git: bool 
     finally:
         tree.close()
         archive.unlink()
+
+
+def sweep() -> None:
+    """Remove what was being cloned by daemons that have died."""
+    for path in FilePath(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        pid = path.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdigit() and not FilePath("/proc", pid).exists():
+            with suppress(OSError):
+                _remove(path)
+
+
+def host_of(repository: Repository) -> str:
+    """The host that a repository is fetched from."""
+    if "://" in repository.url:
+        return urlsplit(repository.url).hostname or ""
+    return repository.url.partition("@")[2].partition(":")[0]
 
 
 async def _clone(repository: Repository, work: FilePath) -> None:

@@ -49,7 +49,8 @@ def _empty(layer: FilePath, unwanted: set[Path]) -> set[Path]:
     with layer.open("rb", buffering=0) as file:
         for entry in TarReader(file):
             path = split(entry.name)
-            if path in unwanted and (entry.kind is FileKind.DIRECTORY or entry.size == 0):
+            is_stub = entry.kind is FileKind.DIRECTORY or (entry.kind is FileKind.REGULAR and entry.size == 0)
+            if path in unwanted and is_stub:
                 candidates.add(path)
             else:  # what stays needs the directories above it
                 needed.update(path[:count] for count in range(1, len(path)))

@@ -106,6 +106,17 @@ def file_name(url: str) -> str:
     return "" if name in (".", "..") or "/" in name or "\0" in name else name
 
 
+async def check_outside(host: str) -> None:
+    """Denied for a host whose name or address means this host itself, or one of its own links."""
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise Unavailable(f"{host} cannot be found: {error.strerror}") from error
+    for *_, place in found:
+        _check_address(ipaddress.ip_address(str(place[0]).partition("%")[0]), host)
+
+
 def _check_host(url: str) -> None:
     host = urlsplit(url).hostname or ""
     try:
