@@ -249,6 +249,10 @@ def test_equal_inputs_and_an_epoch_give_equal_images(daemon: Daemon, context: Pa
             os.utime(path, (time.time() - age, time.time() - age))
         said = build(daemon, context, text, "-q", "--no-cache", "--build-arg", "SOURCE_DATE_EPOCH=1000000000")
         ids.add(next(line for line in said.splitlines() if line.startswith("sha256:")))
+    (context / "Dockerfile").write_text(text)
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1000000000", "ENISLE_HOST": f"unix://{daemon.socket}"}
+    command = [sys.executable, "-m", "enisle.cli.main", "build", "-q", "--no-cache", str(context)]
+    ids.add(run(*command, env=environment).stdout.strip())
     (image,) = ids
     assert json.loads(daemon.docker("inspect", image).stdout)[0]["Created"].startswith("2001-09-09T01:46:40")
 

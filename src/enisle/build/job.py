@@ -219,14 +219,16 @@ class Build:
         platform = platform or self.options.platform
         if not (self.options.pull if pull is None else pull):
             try:
-                return self._hold(await self.images.get(name, platform))
+                return await self._claimed(name, platform)
             except NotFound:
                 pass
         auth = _credentials(self.options, name)
-        return self._hold(await self.images.pull(name, platform=platform, auth=auth, progress=progress))
+        pulled = await self.images.pull(name, platform=platform, auth=auth, progress=progress)
+        return await self._claimed(pulled.id)
 
-    def _hold(self, image: Image) -> Image:
-        self.images.hold(image.id)
+    async def _claimed(self, name: str, platform: Platform | None = None) -> Image:
+        """An image that stays until the build ends."""
+        image = await self.images.claim(name, platform)
         self._stack.callback(self.images.release, image.id)
         return image
 
@@ -272,7 +274,7 @@ class Build:
         if found is None:
             return None
         try:
-            image = self._hold(await self.images.get(found))
+            image = await self._claimed(found)
         except NotFound:
             return None
         self._builder.cache.touch(key)

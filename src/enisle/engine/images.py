@@ -181,6 +181,13 @@ class Images:
         """Unpacked layer directories, topmost first; to be read only."""
         return await self._store.layers(image)
 
+    async def claim(self, reference: str, platform: Platform | None = None) -> Image:
+        """As ``get``, and held: no removal that has begun takes it away. NotFound."""
+        async with self._core.image_lock:
+            image = await self._store.get(reference, platform)
+            self.hold(image.id)
+            return image
+
     def hold(self, image: str) -> None:
         """Keep an image from being removed until ``release``."""
         self._core.image_claims[image] += 1

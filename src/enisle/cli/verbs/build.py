@@ -120,6 +120,8 @@ def _read(path: str) -> bytes:
 
 def _query(options: Options) -> dict[str, Any]:
     arguments = dict(_argument(text) for text in options.build_arg)
+    if epoch := os.environ.get("SOURCE_DATE_EPOCH"):
+        arguments.setdefault("SOURCE_DATE_EPOCH", epoch)
     query: dict[str, Any] = {
         "t": tuple(options.tag) or None,
         "target": options.target or None,
