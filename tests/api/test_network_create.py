@@ -109,3 +109,20 @@ def test_relayed_ports_follow_to_another_network(place: Place) -> None:
     place.daemon.docker("network", "disconnect", "bridge", web)
     for each in ports:
         assert "root:" in fetch(f"http://{each}/passwd")
+
+
+def test_hundreds_of_ports(place: Place) -> None:
+    web = place.start(
+        "web", "-p", "127.0.0.1:21000-21299:21000-21299", command=("httpd", "-f", "-p", "21299", "-h", "/etc")
+    )
+    assert len(place.daemon.docker("port", web).stdout.splitlines()) == 300
+    assert "root:" in fetch("http://127.0.0.1:21299/passwd")
+
+
+def test_off_all_networks(place: Place) -> None:
+    box = place.start("box")
+    place.daemon.docker("network", "disconnect", "bridge", box)
+    assert place.daemon.docker("inspect", "-f", "{{json .NetworkSettings.Networks}}", box).stdout.strip() == "{}"
+    assert "eth0" not in place.inside(box, "ip", "-o", "link")
+    place.daemon.docker("network", "connect", "bridge", box)
+    assert "default via" in place.inside(box, "ip", "route")

@@ -33,10 +33,15 @@ _REFUSED_S = 0.5  # long enough for a packet between namespaces, thousands of ti
 _DEADLINE_S = 10.0
 
 
-def connect(address: str, port: int) -> str:
+def reach(address: str, port: int) -> str:
+    """``connect`` with the patience that a busy machine needs, for servers that are to be reached."""
+    return connect(address, port, patience_s=_DEADLINE_S)
+
+
+def connect(address: str, port: int, *, patience_s: float = _REFUSED_S) -> str:
     """What a server says to a client here, "" when it cannot be reached."""
     try:
-        with socket.create_connection((address, port), timeout=_REFUSED_S) as connection:
+        with socket.create_connection((address, port), timeout=patience_s) as connection:
             return connection.recv(100).decode()
     except OSError:
         return ""
@@ -166,13 +171,16 @@ class Host(Namespace):
 class Instance(Namespace):
     """A namespace with a NIC as a keeper makes it."""
 
-    def __init__(self, host: Host, name: str, network: Network | None = None, **request: Any) -> None:
+    def __init__(
+        self, host: Host, name: str, network: Network | None = None, *, dns: tuple[str, ...] = (), **request: Any
+    ) -> None:
         super().__init__()
         self.host = host
         self.id = new_id()
         self.network = network or host.default
         self.name = name
         self._request = EndpointRequest(network=self.network.name, **request)
+        self._dns = dns
         self._bound: list[BoundPort] = []
         self._second: tuple[Network, Endpoint] | None = None
         self._port_sockets: list[int] = []
@@ -180,7 +188,8 @@ class Instance(Namespace):
     def __enter__(self) -> Self:
         super().__enter__()
         networks = self.host.networks
-        self.endpoint = self.host.do(networks.attach(self.network, self.id, [self.name], self._request, 0))
+        attaching = networks.attach(self.network, self.id, [self.name], self._request, 0, dns=self._dns)
+        self.endpoint = self.host.do(attaching)
         self.ipv4 = self.endpoint.ipv4.partition("/")[0]
         self.host.run(plug, [nic_plan(self.endpoint, published=True)], self.pid)
         return self

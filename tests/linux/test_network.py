@@ -11,7 +11,7 @@ from enisle.errors import Conflict
 from enisle.linux.route import Route
 from enisle.model.instance import PublishedPort
 from enisle.model.network import AddressPool
-from tests.linux.hosts import Host, Instance, Lan, connect, datagram
+from tests.linux.hosts import Host, Instance, Lan, connect, datagram, reach
 
 
 @pytest.fixture
@@ -29,13 +29,13 @@ def lan(host: Host) -> Iterator[Lan]:
 def test_an_instance_reaches_other_machines_by_the_hosts_address(host: Host, lan: Lan) -> None:
     lan.serve_tcp(lan.address, 80)
     with Instance(host, "one") as one:
-        assert one.run(connect, lan.address, 80) == lan.host_address
+        assert one.run(reach, lan.address, 80) == lan.host_address
 
 
 def test_instances_of_one_network_reach_each_other_directly(host: Host) -> None:
     with Instance(host, "one") as one, Instance(host, "two") as two:
         two.serve_tcp(two.ipv4, 80)
-        assert one.run(connect, two.ipv4, 80) == one.ipv4
+        assert one.run(reach, two.ipv4, 80) == one.ipv4
 
 
 @pytest.mark.parametrize("bridged", ["0", "1"])
@@ -43,22 +43,22 @@ def test_published_port_is_reached_from_everywhere(host: Host, lan: Lan, bridged
     host.filter_bridged(bridged)
     with Instance(host, "one") as one, Instance(host, "two") as two:
         one.serve_tcp("0.0.0.0", 8080)
-        (bound,) = one.publish(PublishedPort(container_port=8080, host_port=80))
-        assert (bound.host_ip, bound.host_port) == ("0.0.0.0", 80)
-        assert lan.run(connect, lan.host_address, 80) == lan.address  # its source address is kept
+        bound = one.publish(PublishedPort(container_port=8080, host_port=80))
+        assert [(port.host_ip, port.host_port) for port in bound] == [("0.0.0.0", 80), ("::", 80)]
+        assert lan.run(reach, lan.host_address, 80) == lan.address  # its source address is kept
         gateway = one.endpoint.gateway4
         for address in ("127.0.0.1", gateway, lan.host_address):
-            assert host.run(connect, address, 80), address
-        assert two.run(connect, lan.host_address, 80)
-        assert two.run(connect, gateway, 80)
-        assert one.run(connect, lan.host_address, 80)  # itself, by the host's address
+            assert host.run(reach, address, 80), address
+        assert two.run(reach, lan.host_address, 80)
+        assert two.run(reach, gateway, 80)
+        assert one.run(reach, lan.host_address, 80)  # itself, by the host's address
 
 
 def test_unpublished_is_unreachable(host: Host, lan: Lan) -> None:
     with Instance(host, "one") as one:
         one.serve_tcp("0.0.0.0", 8080)
         one.publish(PublishedPort(container_port=8080, host_port=80))
-        assert lan.run(connect, lan.host_address, 80)
+        assert lan.run(reach, lan.host_address, 80)
         one.unpublish()
         assert not lan.run(connect, lan.host_address, 80)
         assert not host.run(connect, "127.0.0.1", 80)
@@ -89,8 +89,8 @@ def test_a_host_address_of_ones_own(host: Host, lan: Lan) -> None:
         two.serve_tcp(two.ipv4, 80, b"two")
         one.publish(PublishedPort(container_port=80, host_ip="127.0.0.1", host_port=80))
         two.publish(PublishedPort(container_port=80, host_ip=lan.host_address, host_port=80))
-        assert host.run(connect, "127.0.0.1", 80) == "one"
-        assert lan.run(connect, lan.host_address, 80) == "two"
+        assert host.run(reach, "127.0.0.1", 80) == "one"
+        assert lan.run(reach, lan.host_address, 80) == "two"
         assert not two.run(connect, one.endpoint.gateway4, 80)
 
 
@@ -103,7 +103,7 @@ def test_a_port_in_use_is_a_conflict_and_takes_nothing(host: Host) -> None:
             "driver failed programming external connectivity on endpoint two "
             f"({two.endpoint.endpoint_id}): Bind for 0.0.0.0:80 failed: port is already allocated"
         )
-        assert [port.host_port for port in two.publish(PublishedPort(container_port=80, host_port=81))] == [81]
+        assert [port.host_port for port in two.publish(PublishedPort(container_port=80, host_port=81))] == [81, 81]
         with pytest.raises(Conflict, match="all ports are allocated"):
             two.publish(PublishedPort(container_port=80, host_port=80, host_port_end=81))
 
@@ -124,7 +124,7 @@ def test_another_machine_reaches_neither_unpublished_ports_nor_our_loopback(host
         assert not lan.run(connect, one.ipv4, 81)
         lan.claim_loopback(lan.host_address)
         assert not lan.run(connect, "127.0.0.1", 80)
-        assert host.run(connect, "127.0.0.1", 80)
+        assert host.run(reach, "127.0.0.1", 80)
 
 
 def test_an_instance_does_not_reach_the_hosts_loopback(host: Host) -> None:
@@ -148,8 +148,8 @@ def test_networks_are_apart_and_internal_ones_have_no_way_out(host: Host, lan: L
             each.serve_tcp("0.0.0.0", 80)
         assert not one.run(connect, two.ipv4, 80)
         assert not two.run(connect, one.ipv4, 80)
-        assert four.run(connect, three.ipv4, 80)
-        assert two.run(connect, lan.address, 80) == lan.host_address
+        assert four.run(reach, three.ipv4, 80)
+        assert two.run(reach, lan.address, 80) == lan.host_address
         three.default_route(inner.pools[0].gateway)  # it was given none, and takes one
         assert not three.run(connect, lan.address, 80)
         assert not three.run(connect, one.ipv4, 80)
@@ -166,7 +166,7 @@ def test_without_inter_container_communication_only_published_ports_are_reached(
         one.publish(PublishedPort(container_port=80, host_port=80))
         assert not two.run(connect, one.ipv4, 81)
         if bridged == "0":  # br_netfilter keeps translated frames in the bridge, where the ports are isolated
-            assert two.run(connect, one.endpoint.gateway4, 80)
+            assert two.run(reach, one.endpoint.gateway4, 80)
 
 
 def test_the_first_networks_gateway_stays_the_default(host: Host, lan: Lan) -> None:
@@ -175,8 +175,8 @@ def test_the_first_networks_gateway_stays_the_default(host: Host, lan: Lan) -> N
     with Instance(host, "one") as one, Instance(host, "two", other) as two:
         two.serve_tcp(two.ipv4, 80)
         one.connect(other)
-        assert one.run(connect, lan.address, 80) == lan.host_address
-        assert one.run(connect, two.ipv4, 80).startswith(other.pools[0].gateway.rsplit(".", 1)[0])  # by the second NIC
+        assert one.run(reach, lan.address, 80) == lan.host_address
+        assert one.run(reach, two.ipv4, 80).startswith(other.pools[0].gateway.rsplit(".", 1)[0])  # by the second NIC
 
         def gateways() -> list[str]:
             with Route() as route:
@@ -192,10 +192,10 @@ def test_ipv6_network(host: Host, lan: Lan) -> None:
         one.serve_tcp("::", 80)
         bound = one.publish(PublishedPort(container_port=80, host_port=80))
         assert {port.host_ip for port in bound} == {"0.0.0.0", "::"}
-        assert host.run(connect, one.endpoint.ipv6.partition("/")[0], 80)
-        assert lan.run(connect, lan.host_address6, 80) == lan.address6
+        assert host.run(reach, one.endpoint.ipv6.partition("/")[0], 80)
+        assert lan.run(reach, lan.host_address6, 80) == lan.address6
         lan.serve_tcp(lan.address6, 90)
-        assert one.run(connect, lan.address6, 90) == lan.host_address6
+        assert one.run(reach, lan.address6, 90) == lan.host_address6
 
 
 def test_a_flushed_ruleset_is_made_again(host: Host, lan: Lan) -> None:
@@ -205,7 +205,7 @@ def test_a_flushed_ruleset_is_made_again(host: Host, lan: Lan) -> None:
         host.nft("flush ruleset")
         assert host.engine_table() == ""
         host.wait_until(lambda: bool(host.engine_table()))
-        assert lan.run(connect, lan.host_address, 80) == lan.address
+        assert lan.run(reach, lan.host_address, 80) == lan.address
         host.nft("flush chain inet " + host.name + " forward")
         host.wait_until(lambda: "ct state" in host.engine_table())
 
@@ -220,6 +220,55 @@ def test_foreign_tables_are_left_alone(host: Host) -> None:
     assert host.nft("list tables").strip() == "table inet foreign"
 
 
+def test_the_hosts_own_rules_have_their_say(host: Host, lan: Lan) -> None:
+    """What a dockerd, a podman or a firewalld beside us, or the administrator, drops stays dropped."""
+    with Instance(host, "one") as one:
+        one.serve_tcp("0.0.0.0", 8080)
+        one.publish(PublishedPort(container_port=8080, host_port=80))
+        for priority in (-10, 10):
+            policy = f"type filter hook forward priority {priority}; policy drop; ct state established accept"
+            host.nft(f"table inet own {{ chain forward {{ {policy}; }}; }}")
+            assert not lan.run(connect, lan.host_address, 80)
+            host.nft("add rule inet own forward ct status dnat accept")
+            assert lan.run(reach, lan.host_address, 80) == lan.address
+            host.nft("delete table inet own")
+
+
+def test_a_firewall_that_loads_all_of_its_rules_anew(host: Host, lan: Lan) -> None:
+    rules = "table inet own { chain input { type filter hook input priority 0; policy accept; }; }"
+    with Instance(host, "one") as one:
+        one.serve_tcp("0.0.0.0", 80)
+        one.publish(PublishedPort(container_port=80, host_port=80))
+        for _ in range(3):
+            host.nft(f"flush ruleset\n{rules}")
+            host.wait_until(lambda: "@published4" in host.engine_table())
+            assert lan.run(reach, lan.host_address, 80) == lan.address
+            assert "chain input" in host.nft("list table inet own")
+
+
+def test_routed_networks_are_reached_by_their_own_addresses(host: Host, lan: Lan) -> None:
+    prefix = "com.docker.network.bridge.gateway_mode_ipv"
+    options = {f"{prefix}4": "routed", f"{prefix}6": "nat-unprotected"}
+    network = host.create_network("routed", ipv6=True, options=options)
+    with Instance(host, "one", network) as one, Instance(host, "two") as two:
+        lan.route(f"{one.ipv4}/32", lan.host_address)
+        ipv6 = one.endpoint.ipv6.partition("/")[0]
+        lan.route(f"{ipv6}/128", lan.host_address6)
+        lan.serve_tcp(lan.address, 90)
+        for port in (80, 81):
+            one.serve_tcp("::", port)
+        bound = one.publish(PublishedPort(container_port=80, host_port=80))
+        assert [(port.host_ip, port.host_port) for port in bound] == [("0.0.0.0", 0), ("::", 80)]
+        assert lan.run(reach, one.ipv4, 80).endswith(lan.address)
+        assert two.run(reach, one.ipv4, 80), "from other networks as well"
+        assert not lan.run(connect, one.ipv4, 81)
+        assert not lan.run(connect, lan.host_address, 80)
+        assert one.run(reach, lan.address, 90) == one.ipv4, "untranslated"
+        assert lan.run(reach, ipv6, 81) == lan.address6
+        one.unpublish()
+        assert not lan.run(connect, one.ipv4, 80)
+
+
 def test_a_restart_loses_nothing(host: Host, lan: Lan) -> None:
     with Instance(host, "one") as one:
         one.serve_tcp("0.0.0.0", 80)
@@ -228,7 +277,7 @@ def test_a_restart_loses_nothing(host: Host, lan: Lan) -> None:
         before = host.links()
         host.restart()
         assert host.links() == before
-        assert lan.run(connect, lan.host_address, 80) == lan.address
+        assert lan.run(reach, lan.host_address, 80) == lan.address
         with Instance(host, "two") as two:
             assert two.ipv4 != one.ipv4
 

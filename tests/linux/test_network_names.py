@@ -9,6 +9,7 @@ import struct
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,44 @@ def test_other_names_are_asked_of_the_hosts_nameservers(host: Host, nameserver: 
         assert one.run(ask, server, "nothing.example.com")[0] == "NXDOMAIN"
         assert one.run(ask, server, "example.com", tcp=True) == ("NOERROR", ["192.0.2.77"])
         assert len(one.run(ask, server, "long.example.com", "TXT", tcp=True)[1]) == 5
+
+
+def test_nameservers_of_the_instances_choice(host: Host, lan: Lan, nameserver: Nameserver, network: Network) -> None:
+    host.resolv_conf.write_text("nameserver 198.51.100.1\n")  # the host itself: nobody there
+    with (
+        Instance(host, "web", network, dns=(lan.address,)) as web,
+        Instance(host, "db", network) as db,
+        Instance(host, "odd", network, dns=("127.0.0.1",)) as odd,
+    ):
+        server = network.pools[0].gateway
+        assert web.run(ask, server, "example.com") == ("NOERROR", ["192.0.2.77"])
+        assert web.run(ask, server, "db") == ("NOERROR", [db.ipv4])
+        assert db.run(ask, server, "example.com")[0] == "SERVFAIL"
+        assert odd.run(ask, server, "example.com")[0] == "SERVFAIL", "not the host's own"
+        for each in (web, db, odd):
+            each.store()
+        host.restart()
+        assert web.run(ask, server, "example.com") == ("NOERROR", ["192.0.2.77"])
+
+
+def test_an_instance_that_is_its_own_nameserver_does_not_ask_itself_for_ever(host: Host, network: Network) -> None:
+    server = network.pools[0].gateway
+    with Instance(host, "web", network, dns=(server,)) as web, Instance(host, "db", network) as db:
+        assert web.run(ask, server, "example.com")[0] == "SERVFAIL"
+        assert web.run(ask, server, "db") == ("NOERROR", [db.ipv4])
+
+
+def test_a_name_of_many_addresses_answers_in_varying_order(host: Host, network: Network) -> None:
+    with ExitStack() as stack:
+        web = [stack.enter_context(Instance(host, f"web{n}", network, aliases=("web",))) for n in range(6)]
+        server = network.pools[0].gateway
+
+        def first() -> str:
+            reply = DNSRecord.parse(DNSRecord.question("web").send(server, 53, timeout=_ANSWER_S))
+            assert len(reply.rr) == len(web)
+            return str(reply.rr[0].rdata)
+
+        assert len({web[0].run(first) for _ in range(40)}) > 1
 
 
 def test_a_changed_resolv_conf_is_read(host: Host, lan: Lan) -> None:

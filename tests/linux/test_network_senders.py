@@ -12,7 +12,7 @@ import pytest
 
 from enisle.linux.route import pack_mac
 from enisle.model.network import AddressPool, Network
-from enisle.network.senders import bridge_mac
+from enisle.network.senders import bridge_mac, link_local
 from tests.linux.hosts import Host, Instance
 
 _ETH_P_ALL, _ETH_P_IP, _ETH_P_ARP, _ETH_P_IPV6 = 3, 0x0800, 0x0806, 0x86DD
@@ -87,7 +87,7 @@ def test_forged_frames_do_not_arrive(host: Host, network: Network) -> None:
         own, other = bad.endpoint.mac, two.endpoint.mac
         own6, other6 = (each.endpoint.ipv6.partition("/")[0] for each in (bad, two))
         gateway, gateway6 = bad.endpoint.gateway4, bad.endpoint.gateway6
-        link_local = "fe80::1"
+        free = "fe80::1"
         forged = [
             arp(own, own, two.ipv4),
             arp(own, own, gateway),
@@ -100,7 +100,9 @@ def test_forged_frames_do_not_arrive(host: Host, network: Network) -> None:
             icmp6(own, own6, 136, other6),
             icmp6(own, own6, 136, gateway6),
             icmp6(own, other6, 136, own6),
-            icmp6(own, link_local, 136, other6),
+            icmp6(own, free, 136, other6),
+            icmp6(own, own6, 136, link_local(other)),
+            icmp6(own, own6, 136, link_local(bridge_mac(network.id))),
             icmp6(own, own6, 134, own6),
             icmp6(own, own6, 137, own6),
         ]
@@ -111,7 +113,8 @@ def test_forged_frames_do_not_arrive(host: Host, network: Network) -> None:
             datagram4(own, "10.99.99.99", one.ipv4),  # what a router sends on
             datagram4(own, bad.ipv4, one.ipv4),
             icmp6(own, own6, 136, own6),
-            icmp6(own, link_local, 136, link_local),
+            icmp6(own, free, 136, free),
+            icmp6(own, link_local(own), 136, link_local(own)),
         ]
         assert arriving(bad, one, honest) == honest
 

@@ -25,6 +25,7 @@ from enisle.errors import EnisleError, Internal, Unavailable
 from enisle.linux.cgroup.choose import group
 from enisle.model.instance import BoundPort, Endpoint, Instance, InstanceSpec, publisher
 from enisle.model.process import ExecSpec
+from enisle.wire.frames import MAX_FDS
 from enisle.wire.keeper import SOCKET_NAME
 from enisle.wire.plans import ContainerPlan, LimitsPlan, NicPlan, ProcessPlan, VmPlan, to_json
 
@@ -178,9 +179,14 @@ class KeeperDriver(ABC):
         # All in one go: the keeper reads in order, so clients are attached before the first byte of output.
         watch = channel.post("watch")
         attached = [channel.post("attach", attach_fields(each), [each.fd]) for each in launch.connections]
-        started = channel.post("start", fields, launch.port_sockets)
+        ports = list(launch.port_sockets)
+        held = [
+            channel.post("hold", {}, ports[first : first + MAX_FDS])
+            for first in range(0, len(ports) - MAX_FDS, MAX_FDS)
+        ]
+        started = channel.post("start", fields, ports[len(held) * MAX_FDS :])
         started.add_done_callback(client.take_start)
-        for future in (watch, *attached):
+        for future in (watch, *attached, *held):
             future.add_done_callback(retrieve)
         try:
             await asyncio.wait_for(asyncio.shield(started), _START_TIMEOUT_S)

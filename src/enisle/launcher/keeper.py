@@ -170,7 +170,7 @@ class Keeper:
             raise WallError(
                 "not_supported", f"the plan is of generation {plan['generation']}, the keeper of {GENERATION}"
             )
-        self._held_fds = list(fds)
+        self._held_fds += fds
         del fds[:]
         self._relays.take(self._held_fds, message.get("relays") or ())
         self._wall = self._make_wall(message["wall"], self._loop, self._run_dir)
@@ -190,6 +190,13 @@ class Keeper:
         except Exception as error:
             report_exception()
             self._start_done(request, WallError("internal", f"keeper: start: {error!r}", 128))
+
+    def _op_hold(self, request: Request, fds: list[int]) -> None:
+        if self._status["state"] != "created":
+            raise WallError("conflict", "the keeper has been started already")
+        self._held_fds += fds
+        del fds[:]
+        request[0].answer(request[1], {})
 
     def _out_of_memory(self) -> None:
         self._oom_told = True

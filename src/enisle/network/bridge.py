@@ -343,7 +343,8 @@ class BridgeNetworks:
         nameservers: Sequence[str] = spec.dns or known.nameservers
         if network is not None and network.driver == "macvlan":  # of its own on the segment: no gateway of ours
             nameservers = spec.dns or resolv_conf.outside(known)
-        if network is not None and on_bridge and (not spec.dns or not network.builtin):
+        own = any(resolv_conf.is_loopback(each) for each in spec.dns)  # a nameserver in the instance itself
+        if network is not None and on_bridge and not own and (not spec.dns or not network.builtin):
             # The resolver asks those of --dns itself: a C library would ask them only where we do not answer at all.
             served = self._names.serves(network)
             nameservers = (gateway(network),) if served else spec.dns or resolv_conf.outside(known)

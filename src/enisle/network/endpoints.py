@@ -14,6 +14,7 @@ from enisle.network.names import addresses_of
 from enisle.network.options import ENDPOINT_IFNAME, bridge_options, link_name
 from enisle.network.parents import macvlan_options
 from enisle.network.records import Holding
+from enisle.network.resolv_conf import is_loopback
 from enisle.network.ruleset import Forward
 
 
@@ -88,7 +89,7 @@ def put_together(
         isolated=bool(network.bridge) and not options.icc,
         aliases=tuple(request.aliases),
         dns_names=tuple(dict.fromkeys(names)),
-        dns=tuple(dns),
+        dns=tuple(each for each in dns if not is_loopback(each)),
         request=request,
     )
 

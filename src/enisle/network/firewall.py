@@ -101,9 +101,13 @@ class Firewall:
         gone = [element for element in sender.elements() if not self._elements[element]]
         for element in gone:
             del self._elements[element]
+        if self._nft is None:
+            return  # what is in the kernel is made anew at the next start
         self._change(senders.delete(self._table, gone))
 
     def _change(self, script: str) -> None:
+        if self._nft is None:
+            raise Internal("the firewall is not open")
         try:
             self._run(script)
         except Internal as error:

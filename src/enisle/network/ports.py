@@ -167,7 +167,7 @@ def _refuse(error: OSError, protocol: str, address: str, number: int, failed: st
     if error.errno == errno.EADDRINUSE:
         raise PortTaken from error
     shown = f"[{address}]" if ":" in address else address
-    message = f"{failed}: failed to bind host port for {shown}:{number}/{protocol}: {error.strerror}"
+    message = f"{failed}: failed to bind host port for {shown}:{number}/{protocol}: {error.strerror}."
     if error.errno in (errno.EACCES, errno.EPERM):
         raise Denied(message) from error
     remedy = "Use an address that one of the host's interfaces has." if error.errno == errno.EADDRNOTAVAIL else ""

@@ -51,6 +51,11 @@ def outside(host: ResolvConf) -> tuple[str, ...]:
     return tuple(address for address in host.nameservers if _is_reachable(address))
 
 
+def is_loopback(text: str) -> bool:
+    """Whether a nameserver is meant to be the asking instance itself."""
+    return _is_address(text) and ipaddress.ip_address(text).is_loopback
+
+
 def _is_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text)

@@ -41,13 +41,21 @@ class Sender:
 
 def sender_of(endpoint: Endpoint) -> Sender:
     """What an endpoint on a bridge holds."""
-    addresses = (cidr.partition("/")[0] for cidr in (endpoint.ipv4, endpoint.ipv6) if cidr)
+    addresses = [cidr.partition("/")[0] for cidr in (endpoint.ipv4, endpoint.ipv6) if cidr]
+    mac = endpoint.mac.lower()
     return Sender(
         network_id=endpoint.network_id,
         ifname=endpoint.host_ifname,
-        mac=endpoint.mac.lower(),
-        addresses=tuple(addresses),
+        mac=mac,
+        addresses=(*addresses, link_local(mac)) if endpoint.ipv6 else tuple(addresses),
     )
+
+
+def link_local(mac: str) -> str:
+    """The IPv6 address that a NIC gives itself (RFC 4291, appendix A)."""
+    raw = bytes.fromhex(mac.replace(":", ""))
+    host_part = bytes((raw[0] ^ 2, *raw[1:3], 0xFF, 0xFE, *raw[3:]))
+    return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + host_part))
 
 
 def bridge_mac(network_id: str) -> str:
@@ -129,7 +137,9 @@ def _network_chain(network_id: str) -> list[str]:
 
 
 def _held_by_gateway(network: Network) -> list[Element]:
-    return _held(network.id, bridge_mac(network.id), [pool.gateway for pool in network.pools if pool.gateway])
+    mac = bridge_mac(network.id)
+    addresses = [pool.gateway for pool in network.pools if pool.gateway]
+    return _held(network.id, mac, [*addresses, link_local(mac)] if network.ipv6 else addresses)
 
 
 def _held(network_id: str, mac: str, addresses: Iterable[str]) -> list[Element]:

@@ -11,6 +11,7 @@ Operation, its fields -> the answer's fields
                                              root is mounted (a helper VM booted) for ``files``, nothing is run
                                           -> {"pid": int, "started_at": ns, "warnings": [str]}   once exec'd
                                           error kinds with exit_code 126/127/128 as StartFailed
+  hold {}; fds: more of ``start``'s           -> {}   before ``start``, which takes as many as a frame does
   watch {}                                -> {"state": status} then events
   status {}                               -> status (below)
   attach {"stdin","stdout","stderr": bool, "detach_keys": str, "framed": bool, "initial": base64,

@@ -23,7 +23,7 @@ def endpoints_json(instance: Instance) -> dict[str, Any]:
         name = mode if request.network == "default" else request.network
         if name not in networks:
             networks[name] = _requested_json(request)
-    if not networks and not mode.startswith("container:"):
+    if not networks and mode in SPECIAL_MODES:
         networks[mode] = _requested_json(EndpointRequest(network=mode))
     return networks
 
