@@ -9,6 +9,7 @@ import urllib.request
 import pytest
 
 from tests.api.places import Place
+from tests.daemon import dispose, image_archive, new_daemon
 
 BRIDGE = "com.docker.network.bridge"
 SERVE = ("httpd", "-f", "-p", "[::]:80", "-h", "/etc")
@@ -37,18 +38,23 @@ def test_mistakes_are_told_in_dockers_words(place: Place) -> None:
     assert "Pool overlaps with other one on this address space" in create("--subnet", "10.201.7.0/25")
 
 
-def test_both_families_with_addresses_of_the_users_choice(place: Place) -> None:
+@pytest.mark.parametrize("wall", ["runc", "vm"])
+def test_both_families_with_addresses_of_the_users_choice(place: Place, wall: str) -> None:
     network = place.network(
         "dual", "--ipv6", "--subnet", "10.201.8.0/24", "--gateway", "10.201.8.254", "--ip-range", "10.201.8.128/25",
         "--aux-address", "printer=10.201.8.128", "--subnet", "fd00:201:8::/64",
     )  # fmt: skip
-    web = place.start("web", "--network", network, "--ip6", "fd00:201:8::80")
+    web = place.start("web", "--runtime", wall, "--network", network, "--ip6", "fd00:201:8::80")
     addresses = place.inside(web, "ip", "-o", "addr", "show", "dev", "eth0")
     assert "inet 10.201.8.129/24" in addresses
     assert "inet6 fd00:201:8::80/64" in addresses
     assert "tentative" not in addresses
     assert "default via fd00:201:8::1" in place.inside(web, "ip", "-6", "route")
-    assert place.inside(web, "ping6", "-c1", "-W5", "fd00:201:8::1")
+    assert place.inside(web, "ping6", "-c1", "-W10", "fd00:201:8::1")
+    other = place.start("other", "--network", network)
+    assert "fd00:201:8::80" in place.inside(other, "nslookup", "-type=aaaa", web)
+    assert place.inside(other, "ping6", "-c1", "-W10", "fd00:201:8::80")
+    assert place.inside(web, "ping", "-c1", "-W10", other)
 
 
 def test_networks_from_a_configuration(place: Place) -> None:
@@ -126,3 +132,20 @@ def test_off_all_networks(place: Place) -> None:
     assert "eth0" not in place.inside(box, "ip", "-o", "link")
     place.daemon.docker("network", "connect", "bridge", box)
     assert "default via" in place.inside(box, "ip", "route")
+
+
+def test_settings_of_the_daemon() -> None:
+    settings = '[network]\nipv6 = true\naddress_pools = ["10.203.0.0/23 24"]\n'
+    daemon = new_daemon(prefix="n", extra_config=settings)
+    daemon.start()
+    try:
+        daemon.docker("load", "-q", "-i", str(image_archive("busybox")))
+        assert "inet6 fd" in daemon.docker("run", "--rm", "busybox", "ip", "-o", "addr", "show", "eth0").stdout
+        (default,) = json.loads(daemon.docker("network", "inspect", "bridge").stdout)
+        assert default["EnableIPv6"] is True
+        assert default["IPAM"]["Config"][0]["Subnet"] == "10.203.0.0/24"
+        daemon.docker("network", "create", "second")
+        failed = daemon.docker("network", "create", "third", check=False)
+        assert "all predefined address pools have been fully subnetted" in failed.stderr
+    finally:
+        dispose(daemon)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.api.places import Place
-from tests.daemon import run
+from tests.daemon import Daemon, run
 
 
 @pytest.fixture
@@ -78,6 +78,21 @@ def test_modes(place: Place, parent: str, mode: str) -> None:
     assert f"mode {mode}" in run("nsenter", "-t", pid_of(place, box), "-n", "ip", "-d", "link", "show", "eth0").stdout
     place.daemon.docker("rm", "-f", place.instances.pop())
     place.daemon.docker("network", "rm", place.networks.pop())
+
+
+def test_an_interface_that_is_gone_takes_no_other_network_with_it(own_daemon: Daemon, place: Place) -> None:
+    name = f"r{place.suffix}"
+    run("ip", "link", "add", name, "type", "veth", "peer", "name", f"s{place.suffix}")
+    try:
+        own_daemon.docker("network", "create", "-d", "macvlan", "-o", f"parent={name}", "lan")
+    finally:
+        run("ip", "link", "del", name)
+    own_daemon.kill()
+    own_daemon.start()
+    assert own_daemon.docker("run", "--rm", "busybox", "ip", "route").stdout.startswith("default via")
+    failed = own_daemon.docker("run", "--rm", "--network", "lan", "busybox", "true", check=False)
+    assert f"parent interface {name} was not found on the host" in failed.stderr
+    own_daemon.docker("network", "rm", "lan")
 
 
 def pid_of(place: Place, name: str) -> str:

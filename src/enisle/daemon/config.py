@@ -19,10 +19,11 @@ _NAME = re.compile(r"[a-z][a-z0-9]{0,9}")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Network:
-    """``subnet``: of the default bridge, "" chooses a free one. ``address_pools``: where other networks' subnets come
-    from when nobody names one, "BASE/LENGTH SIZE" each ("10.64.0.0/12 24", "fd12:3456::/48 64")."""
+    """``subnet``: of the default bridge, "" chooses a free one; ``ipv6`` gives it IPv6 as well. ``address_pools``:
+    where subnets come from that nobody names, "BASE/LENGTH SIZE" each ("10.64.0.0/12 24", "fd12:3456::/48 64")."""
 
     subnet: str = ""
+    ipv6: bool = False
     address_pools: tuple[str, ...] = ()
 
 

@@ -57,6 +57,7 @@ async def opened(config: Config) -> AsyncIterator[Engine]:
             name=config.name,
             run_root=config.run_root,
             default_subnet=config.network.subnet,
+            default_ipv6=config.network.ipv6,
             address_pools=config.network.address_pools,
         )
         limits = read_limit_facts()

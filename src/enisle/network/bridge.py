@@ -33,8 +33,8 @@ class BridgeNetworks:
     """Implements contracts.NetworkProvider for one host.
 
     ``name`` keeps several engines of one host apart: bridges, tables and interfaces are named after it.
-    ``address_pools``: where subnets come from that nobody named (see ``subnets.Candidates``).
-    ``resolv_conf`` is the host's, ``upstream_port`` its nameservers' (other than 53 in tests only).
+    ``default_ipv6``: give the default bridge IPv6. ``address_pools``: where subnets come from that nobody named (see
+    ``subnets.Candidates``). ``resolv_conf`` is the host's, ``upstream_port`` its nameservers' (other than 53 in tests).
     """
 
     def __init__(
@@ -45,12 +45,14 @@ class BridgeNetworks:
         run_root: Path,
         default_subnet: str = "",
         address_pools: Sequence[str] = (),
+        default_ipv6: bool = False,
         resolv_conf: Path = Path("/etc/resolv.conf"),
         upstream_port: int = 53,
     ) -> None:
         self._store = store
         self._name = name
         self._default_subnet = default_subnet
+        self._default_ipv6 = default_ipv6
         self._choice = Candidates.parse(address_pools)
         self._resolv_conf = resolv_conf
         self._networks: dict[str, Network] = {}
@@ -58,6 +60,7 @@ class BridgeNetworks:
         self._interfaces: set[str] = set()
         self._labels: dict[str, str] = {}  # endpoint id -> name of its instance, for messages
         self._failure: EnisleError | None = None
+        self._broken: dict[str, EnisleError] = {}  # network id -> why this one alone cannot be had
         self._firewall = Firewall(name, devices.port_prefix(name), self._bridges)
         self._names = Names(run_root, resolv_conf=resolv_conf, upstream_port=upstream_port)
 
@@ -74,7 +77,8 @@ class BridgeNetworks:
                 try:
                     self._admit(self._settle(route, network, in_use))
                 except (EnisleError, OSError) as error:
-                    self._fail(error)
+                    self._broken[network.id] = _told(error)
+                    _log.error("network %s cannot be used: %s", network.name, error)
                     self._admit(network)
         for network in self._networks.values():
             if stored.get(network.name) != network:
@@ -88,7 +92,7 @@ class BridgeNetworks:
         except EnisleError as error:
             self._fail(error)
         if not self._failure:
-            await self._names.open(self._bridges())
+            await self._names.open([network for network in self._bridges() if network.id not in self._broken])
             self._names.tell_all(self._known(holdings))
 
     async def close(self, *, keep: bool) -> None:
@@ -103,7 +107,7 @@ class BridgeNetworks:
                         parents.remove(route, network)
 
     def _fail(self, error: EnisleError | OSError) -> None:
-        self._failure = error if isinstance(error, EnisleError) else Internal(f"networks cannot be set up: {error}")
+        self._failure = _told(error)
         _log.error("%s", self._failure)
 
     def _bridges(self) -> list[Network]:
@@ -115,13 +119,15 @@ class BridgeNetworks:
             parents.make(route, network)
         if network.driver != "bridge" or network.config_only:
             return network
+        if network.builtin and self._default_ipv6:
+            network = replace(network, ipv6=True)
         used = host.used_subnets(route, besides=network.bridge)
         used += [subnet.network for held in self._subnets.values() for subnet in held]
         if clash := definitions.clash(network, used):
             _log.warning("network %s: its subnet is also that of %s on this host", network.name, clash)
             if network.builtin and network.id not in in_use:
                 network = replace(network, pools=())
-        if not network.pools:
+        if not network.pools or (network.ipv6 and not any(":" in pool.subnet for pool in network.pools)):
             network = definitions.complete(
                 network, used, choice=self._choice, wanted=self._default_subnet, mtu=host.uplink_mtu(route)
             )
@@ -204,6 +210,7 @@ class BridgeNetworks:
     def _unmake(self, network: Network) -> None:
         self._networks.pop(network.id, None)
         self._subnets.pop(network.id, None)
+        self._broken.pop(network.id, None)
         with Route() as route:
             if network.driver == "macvlan":
                 parents.remove(route, network)
@@ -242,6 +249,8 @@ class BridgeNetworks:
         if network.driver not in definitions.DRIVERS:
             return Endpoint(network=network.name, network_id=network.id, endpoint_id=endpoint_id, request=request)
         self._check_working()
+        if network.id in self._broken:
+            raise self._broken[network.id]
         if network.config_only:
             raise Denied(f"configuration-only network {network.name} cannot have instances on it")
         ipv4, ipv6 = take_addresses(network, self._subnets[network.id], endpoint_id, request)
@@ -355,6 +364,10 @@ class BridgeNetworks:
     def _check_working(self) -> None:
         if self._failure:
             raise self._failure
+
+
+def _told(error: EnisleError | OSError) -> EnisleError:
+    return error if isinstance(error, EnisleError) else Internal(f"networks cannot be set up: {error}")
 
 
 def _forget_flows(bound: Sequence[BoundPort], gone: Sequence[Forward]) -> None:
