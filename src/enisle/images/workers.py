@@ -89,7 +89,7 @@ class Workers:
     async def run(
         self, job: LayerJob, source: Path, *, end: asyncio.Event, on_read: Callable[[int], None]
     ) -> LayerResult:
-        """Do a job. ``end`` is set once the source file is complete. A cancelled job's process is killed at once.
+        """Do a job. ``end`` is set once the source file is complete. A cancelled job's process has ended on return.
 
         Raises what :func:`enisle.images.layer_job.run` raises, as errors of ours.
         """
@@ -98,7 +98,7 @@ class Workers:
             try:
                 result = await worker.run(job, source, end, on_read)
             except BaseException:
-                self._stop(worker)
+                await asyncio.shield(self._stop(worker))  # what it unpacks into is removed next: it must have ended
                 raise
             if not end.is_set():  # the line about the end may still be on its way: not fit for another job
                 self._stop(worker)
@@ -116,10 +116,11 @@ class Workers:
         while self._idle:
             self._stop(self._idle.pop())
 
-    def _stop(self, worker: _Worker) -> None:
+    def _stop(self, worker: _Worker) -> asyncio.Task[None]:
         task = asyncio.create_task(worker.stop())
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)
+        return task
 
     async def close(self) -> None:
         """End all processes and wait for them."""
