@@ -13,7 +13,7 @@ from enisle.images.bridge import Inlet
 from enisle.images.content import digest_of
 from enisle.images.index import ImageRecord, LayerRecord, now_ns
 from enisle.images.ingest import Parts, Wanted, below, ingest_file, layer_progress, short
-from enisle.images.pull import merge_records
+from enisle.images.pull import LayerKey, below_landed, first_failure, merge_records
 from enisle.images.spooled import Spooled
 from enisle.model.ids import Digest, ImageId
 
@@ -49,16 +49,7 @@ def _content(image: ArchivedImage) -> list[str]:
 async def _load_image(parts: Parts, members: Spooled, archived: ArchivedImage, progress: Progress) -> ImageRecord:
     if len(archived.layers) != len(archived.image.diff_ids):
         raise Invalid("the image archive does not hold as many layers as the config")
-    chains = chain_ids(archived.image.diff_ids)
-    layers: list[LayerRecord] = []
-    for position, layer in enumerate(archived.layers):
-        wanted = Wanted(
-            below=below(chains, position),
-            diff_id=archived.image.diff_ids[position],
-            digest=layer.digest,
-            media_type=layer.media_type,
-        )
-        layers.append(await _load_layer(parts, members, layer, wanted, chains[position], progress))
+    layers = await _load_layers(parts, members, archived, progress)
     content = parts.content
     documents = tuple(content.put(data) for data in archived.documents)
     return ImageRecord(
@@ -70,23 +61,54 @@ async def _load_image(parts: Parts, members: Spooled, archived: ArchivedImage, p
     )
 
 
+async def _load_layers(
+    parts: Parts, members: Spooled, archived: ArchivedImage, progress: Progress
+) -> list[LayerRecord]:
+    """Every layer, in order, several at once. The first failure ends the others."""
+    chains = chain_ids(archived.image.diff_ids)
+    tasks: list[asyncio.Task[LayerRecord]] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            for position, layer in enumerate(archived.layers):
+                wanted = Wanted(
+                    below=below(chains, position),
+                    diff_id=archived.image.diff_ids[position],
+                    digest=layer.digest,
+                    media_type=layer.media_type,
+                )
+                under = (archived.layers[position - 1].digest, chains[position - 1]) if position else None
+                work = _load_layer(parts, members, layer, wanted, chains[position], under, progress)
+                tasks.append(group.create_task(work))
+    except ExceptionGroup as failures:
+        raise first_failure(failures) from None
+    return [task.result() for task in tasks]
+
+
 async def _load_layer(
-    parts: Parts, members: Spooled, layer: ArchivedLayer, wanted: Wanted, chain: Digest, progress: Progress
+    parts: Parts,
+    members: Spooled,
+    layer: ArchivedLayer,
+    wanted: Wanted,
+    chain: Digest,
+    under: LayerKey | None,
+    progress: Progress,
 ) -> LayerRecord:
     async def work(report: Progress) -> LayerRecord:
         known = parts.known_layer(chain)
         if known is not None and layer.digest in ("", known.blob):
             return known
-        path = members.find(layer.member)
-        if path is None and layer.digest and parts.content.has(Digest(layer.digest)):
-            path = parts.content.temporary()  # the same blob was just taken for another image of the archive
-            path.hardlink_to(parts.content.path(Digest(layer.digest)))
-        path = path or members.get(layer.member)
+        path = parts.content.temporary()  # a name of its own: another layer may be the same member of the archive
+        path.hardlink_to(members.get(layer.member))
         end = asyncio.Event()
         end.set()
         size = path.stat().st_size
         on_read = layer_progress(report, short(chain), "Loading layer", size)
-        taken = await ingest_file(parts, wanted, path, end=end, on_read=on_read)
+        try:
+            taken = await ingest_file(
+                parts, wanted, path, end=end, on_read=on_read, below_ready=lambda: below_landed(parts, under)
+            )
+        finally:
+            path.unlink(missing_ok=True)
         report({"status": "Loading layer", "progressDetail": {"current": size, "total": size}, "id": short(chain)})
         return taken.record
 

@@ -27,7 +27,7 @@ from enisle.model.image import Descriptor, Platform
 _DOWNLOADS = 4  # at the same time, per pull
 _BELOW_FAILED = "the layer below it failed"
 
-_Key = tuple[Digest, Digest]  # of a layer's flight: blob and chain
+LayerKey = tuple[str, Digest]  # of a layer's flight: blob and chain
 
 
 class Puller:
@@ -142,7 +142,7 @@ class Puller:
         layer: Descriptor,
         wanted: Wanted,
         chain: Digest,
-        under: _Key | None,
+        under: LayerKey | None,
         downloads: asyncio.Semaphore,
         progress: Progress,
     ) -> LayerRecord:
@@ -167,7 +167,7 @@ class Puller:
         repository: Repository,
         layer: Descriptor,
         wanted: Wanted,
-        under: _Key | None,
+        under: LayerKey | None,
         downloads: asyncio.Semaphore,
         report: Progress,
     ) -> LayerRecord:
@@ -195,7 +195,7 @@ class Puller:
         repository: Repository,
         layer: Descriptor,
         wanted: Wanted,
-        under: _Key | None,
+        under: LayerKey | None,
         downloads: asyncio.Semaphore,
         report: Progress,
     ) -> LayerRecord:
@@ -203,11 +203,6 @@ class Puller:
         partial = self._parts.content.partial(layer.digest)
         end = asyncio.Event()
         extracting = layer_progress(report, name, "Extracting", layer.size)
-
-        async def below_ready() -> None:
-            landed = under is None or await self._parts.flights.landed(under)
-            if under is not None and not landed and not self._parts.layers.has(under[1]):
-                raise Unavailable(f"layer {layer.digest}: {_BELOW_FAILED}")
 
         partial.touch(mode=0o600)
         downloading = asyncio.create_task(self._download(repository, layer, end, downloads, report))
@@ -218,7 +213,7 @@ class Puller:
                 partial,
                 end=end,
                 on_read=lambda size: extracting(size) if end.is_set() else None,
-                below_ready=below_ready,
+                below_ready=lambda: below_landed(self._parts, under),
             )
         )
         async with _owned(downloading), _owned(taking):
@@ -276,6 +271,13 @@ class Puller:
         if old is None:
             return record
         return merge_records(old, record)
+
+
+async def below_landed(parts: Parts, under: LayerKey | None) -> None:
+    """Wait for the layer below one. Unavailable when it did not come."""
+    landed = under is None or await parts.flights.landed(under)
+    if under is not None and not landed and not parts.layers.has(under[1]):
+        raise Unavailable(f"layer {under[0] or under[1]}: {_BELOW_FAILED}")
 
 
 def merge_records(old: ImageRecord, new: ImageRecord) -> ImageRecord:
