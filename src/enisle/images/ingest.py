@@ -13,6 +13,7 @@ from pathlib import Path
 from enisle.contracts import Progress
 from enisle.formats.oci import OCI_LAYER
 from enisle.formats.oci_config import next_chain
+from enisle.images.cleanup import to_the_end
 from enisle.images.content import ContentStore, storage_errors
 from enisle.images.flights import Flights
 from enisle.images.index import Index, LayerRecord
@@ -113,7 +114,7 @@ async def ingest_file(
         if stored != source:
             stored.unlink(missing_ok=True)
         if staged is not None:
-            await asyncio.to_thread(parts.layers.discard, staged)
+            await to_the_end(asyncio.to_thread(parts.layers.discard, staged))
         raise
     parts.content.adopt(stored, Digest(result.digest))
     source.unlink(missing_ok=True)
@@ -153,7 +154,7 @@ async def _run(
     except BaseException:
         compressed.unlink(missing_ok=True)
         if staged is not None:
-            await asyncio.to_thread(parts.layers.discard, staged)
+            await to_the_end(asyncio.to_thread(parts.layers.discard, staged))
         raise
     return result, staged, source if wanted.digest else compressed
 

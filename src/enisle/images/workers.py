@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from enisle.errors import EnisleError, Internal, of_kind
+from enisle.images.cleanup import to_the_end
 from enisle.images.layer_job import LayerJob, LayerResult
 
 _LINE_LIMIT_BYTES = 256 << 20  # a result lists directories; their number is limited by the entries of a layer
@@ -98,7 +99,7 @@ class Workers:
             try:
                 result = await worker.run(job, source, end, on_read)
             except BaseException:
-                await asyncio.shield(self._stop(worker))  # what it unpacks into is removed next: it must have ended
+                await to_the_end(self._stop(worker))  # what it unpacks into is removed next
                 raise
             if not end.is_set():  # the line about the end may still be on its way: not fit for another job
                 self._stop(worker)

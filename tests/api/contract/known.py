@@ -43,8 +43,11 @@ EXTRA = frozenset(
 )
 """Members that are sent and not described."""
 
-VALUES = {"RestartPolicy.Name": frozenset({"unhealthy"})}
-"""Values of ours that a list of values does not have."""
+VALUES = {
+    "RestartPolicy.Name": frozenset({"unhealthy"}),  # ours
+    "HostConfig.LogConfig.Type": frozenset({"local"}),  # dockerd has had it since 18.09
+}
+"""Values that a list of values does not have."""
 
 STREAMED = {
     "POST /build": "BuildInfo",
