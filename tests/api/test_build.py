@@ -404,6 +404,18 @@ def web(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
+def test_import_from_a_server(daemon: Daemon, web: str, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "web" / "root.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("empty"))
+    output = daemon.docker("import", "-c", "LABEL a=b", f"{web}/root.tar", "imported:url").stdout
+    assert "Downloading from" in output
+    assert config(daemon, "imported:url")["Labels"] == {"a": "b"}
+    daemon.docker("rmi", "imported:url")
+    done = daemon.docker("import", f"{web}/missing.tar", "imported:url", check=False)
+    assert done.returncode == 1
+    assert "404" in done.stderr
+
+
 SERVED = "sha256:ab53c8e3b92e3fc3a9a7ff5e5d5f2c8f4ea7a2b3a3a2f8f3f8d0b1e6c0f7d9aa"
 
 

@@ -394,3 +394,10 @@ def test_set_id_programs_of_a_volume_are_of_no_use_on_the_host(bench: Bench) -> 
     assert program.stat().st_mode & 0o4000
     with pytest.raises(PermissionError):
         subprocess.run([str(program)], user=65534, group=65534, extra_groups=[], check=False)
+
+
+def test_a_volume_keeps_its_owner_where_the_image_has_nothing(wall: Bench) -> None:
+    volume = wall.volume(
+        "--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", "o=size=1m,uid=1000,gid=1001,mode=750"
+    )
+    assert wall.shell(volume, "stat -c %u:%g:%a /v") == "1000:1001:750\n"

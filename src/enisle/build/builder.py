@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -11,7 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path as FilePath
 
 from enisle.archive.beneath import remove
-from enisle.build import git, run_step
+from enisle.build import git, remote, run_step
 from enisle.build.cache import BuildCache
 from enisle.build.caches import CacheMounts
 from enisle.build.context import opened
@@ -59,6 +60,16 @@ class Builder:
         await asyncio.to_thread(git.sweep)
         if self.secrets.is_dir():
             await asyncio.to_thread(_empty, self.secrets)
+
+    @contextlib.asynccontextmanager
+    async def fetched(self, url: str) -> AsyncIterator[FilePath]:
+        """A file from an HTTP server, there as long as the block lasts. Invalid or Unavailable with the URL in it."""
+        path = self._temporary / secrets.token_hex(8)
+        try:
+            await remote.download(url, path, allow_local=True)
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
 
     async def build(self, options: BuildOptions, body: AsyncIterator[bytes], emit: Emit) -> ImageId:
         """The image's id. ``emit`` takes Docker's messages. Whatever happens, nothing half done is left.

@@ -74,7 +74,8 @@ class Schemas:
         properties, others = schema.get("properties", {}), schema.get("additionalProperties")
         owners = schema.get("_owners", {})
         for name in schema.get("required", []):
-            if name not in value:
+            undescribed = properties and name not in properties and not others  # required by mistake
+            if name not in value and not undescribed:
                 yield f"{at}.{name}: missing"
         for name, item in value.items():
             known_as = f"{owners.get(name) or owner}.{name}"

@@ -43,6 +43,7 @@ def test_finding_an_operation(target: str, name: str | None) -> None:
         (1 << 63, {"type": "integer", "format": "int64"}, f"$: {1 << 63}, an integer (int64) is expected"),
         ("x", {"type": "string", "enum": ["y"]}, "$: 'x' is none of ['y']"),
         ("now", {"type": "string", "format": "dateTime"}, "$: 'now' is no time of RFC 3339"),
+        ({}, {"type": "object", "properties": {"B": {}}, "required": ["A"]}, ""),  # nobody knows what A is
         ([{}], {"type": "array", "items": {"type": "object", "properties": {}, "required": ["A"]}}, None),
         ({"B": 1}, {"$ref": "#/definitions/Thing"}, "$.B: not described (Thing.B)"),
         ({"A": None}, {"allOf": [{"$ref": "#/definitions/Thing"}]}, "$.A: null (Thing.A)"),

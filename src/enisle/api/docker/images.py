@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from aiohttp import web
@@ -12,6 +13,7 @@ from enisle.api.docker.image_body import distribution_json, history_json, inspec
 from enisle.api.progress import stream_progress
 from enisle.api.reply import empty, json_response
 from enisle.api.router import Route
+from enisle.build.remote import is_url, read
 from enisle.contracts import Progress, Removed
 from enisle.errors import Invalid, NotSupported
 from enisle.formats.json_document import parse_object
@@ -98,13 +100,22 @@ async def _pull(call: Call, reference: str) -> web.StreamResponse:
 
 async def _import(call: Call, source: str) -> web.StreamResponse:
     query = call.query
-    if source != "-":
-        raise NotSupported("importing from a URL is not offered.", remedy="Download the file and import that.")
     repository, tag = query.text("repo"), query.text("tag")
 
     async def take_in(progress: Progress) -> None:
+        if source == "-":
+            await import_from(call.chunks(), progress)
+            return
+        if call.builder is None:
+            raise NotSupported("importing from a URL is not offered.", remedy="Download the file and import that.")
+        url = source if is_url(source) else f"http://{source}"
+        progress({"status": f"Downloading from {url}"})
+        async with call.builder.fetched(url) as path:
+            await import_from(read(path), progress)
+
+    async def import_from(archive: AsyncIterator[bytes], progress: Progress) -> None:
         image = await call.engine.images.import_tar(
-            call.chunks(),
+            archive,
             reference=join(repository, tag) if repository else "",
             changes=query.texts("changes"),
             message=query.text("message"),

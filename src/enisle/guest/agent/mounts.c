@@ -87,6 +87,17 @@ int make_target(const char *path, bool directory)
     return fd;
 }
 
+static bool has_target(const char *path)
+{
+    int root = open(ROOT, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int fd = open_inside(root, *path ? path : "/", O_PATH | O_DIRECTORY);
+    bool found = fd >= 0;
+    if (found)
+        close(fd);
+    close(root);
+    return found;
+}
+
 static bool mount_on(int target, const char *source, const char *type, unsigned long flags, const char *data)
 {
     char path[64];
@@ -134,10 +145,11 @@ static bool mount_share(const char *tag, const char *inside, const char *target,
     struct stat status;
     if (stat(source, &status))
         return false;
+    bool in_image = fill && S_ISDIR(status.st_mode) && has_target(target); /* else there is nothing to copy from */
     int fd = make_target(target, S_ISDIR(status.st_mode));
     if (fd < 0)
         return false;
-    if (fill && S_ISDIR(status.st_mode))
+    if (in_image)
         copy_up(fd, source);
     bool good = bind_on(fd, source, flags, target);
     close(fd);
