@@ -67,6 +67,25 @@ def test_joined_namespaces(daemon: Daemon, neighbour: str) -> None:
     assert shared.stdout == "mark\n"
 
 
+def test_ipc_is_joined_only_where_it_is_offered(daemon: Daemon) -> None:
+    name = f"private-{os.urandom(2).hex()}"
+    daemon.docker("run", "-d", "--name", name, "busybox", "sleep", "777")
+    done = daemon.docker("run", "--rm", "--ipc", f"container:{name}", "busybox", "true", check=False)
+    daemon.docker("rm", "-f", name)
+    assert done.returncode == 125
+    assert "non-shareable IPC (hint: use IpcMode:shareable for the donor container)" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["network", "pid", "ipc"])
+def test_a_virtual_machine_shares_no_namespace(daemon: Daemon, kind: str) -> None:
+    name = f"machine-{os.urandom(2).hex()}"
+    daemon.docker("create", "--runtime", "vm", "--name", name, "busybox", "true")
+    done = daemon.docker("run", "--rm", f"--{kind}", f"container:{name}", "busybox", "true", check=False)
+    daemon.docker("rm", name)
+    assert done.returncode == 125
+    assert f"{name} is a virtual machine, which shares none" in done.stderr
+
+
 @pytest.mark.parametrize("kind", ["network", "pid", "ipc"])
 def test_joining_nobody_is_no_missing_image(daemon: Daemon, kind: str) -> None:
     done = daemon.docker("run", "--rm", f"--{kind}", "container:nobody-here", "busybox", "true", check=False)

@@ -18,12 +18,14 @@ from enisle.model.instance import (
     EndpointRequest,
     Instance,
     InstanceSpec,
+    Isolation,
     PublishedPort,
     publisher,
 )
 from enisle.model.network import Network
 
 _NO_NETWORK = ("none", "host")
+_SHAREABLE_IPC = ("shareable", "host", "container")
 
 
 def uses_networks(spec: InstanceSpec) -> bool:
@@ -150,9 +152,12 @@ def joined_mode(core: Core, mode: str, what: str) -> str:
     if kind != "container":
         return mode
     try:
-        return f"container:{core.slots.find(ref).id}"
+        other = core.slots.find(ref)
     except NotFound as error:
         raise Invalid(f"joining {what} namespace of container: {error}") from error
+    if other.record.spec.isolation is Isolation.VM:  # what could be joined from outside is the host's
+        raise Invalid(f"joining {what} namespace of container: {ref[:80]} is a virtual machine, which shares none")
+    return f"container:{other.id}"
 
 
 def joins(core: Core, spec: InstanceSpec) -> dict[str, int]:
@@ -165,6 +170,9 @@ def joins(core: Core, spec: InstanceSpec) -> dict[str, int]:
         if other.running is None:
             what = {"net": "network", "pid": "PID", "ipc": "IPC"}[kind]
             raise Conflict(f"cannot join {what} namespace of a non running container: {other.id}")
+        if kind == "ipc" and other.record.spec.ipc_mode.partition(":")[0] not in _SHAREABLE_IPC:
+            hint = "non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
+            raise Conflict(f"can't join IPC of container {other.id}: {hint}")
         found[kind] = other.running.pid
     return found
 
