@@ -124,6 +124,13 @@ def test_requests_in_a_row_and_upgrades_that_are_none(daemon: Daemon) -> None:
     assert send(daemon, _GET + upgrade.replace(b"Upgrade\r\n", b"Upgrade, close\r\n", 1))[0].body == b"OK"
 
 
+def test_a_refusal_that_quotes_stray_bytes(daemon: Daemon) -> None:
+    head = b"POST /v1.47/volumes/create HTTP/1.1\r\nHost: docker\r\nContent-Type: application/\x80son\r\n"
+    answer = send(daemon, head + b"Content-Length: 2\r\nConnection: close\r\n\r\n{}")[0]
+    assert answer.status == 400
+    assert b"unsupported Content-Type header" in bytes(answer.body or b"")
+
+
 def test_bytes_that_mean_nothing(daemon: Daemon) -> None:
     """Valid requests with a few bytes changed, taken out, doubled or cut off."""
     dice = random.Random(20)

@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from enisle.api.call import Call, json_line
+from enisle.api.reply import as_unicode
 from enisle.contracts import Progress
 from enisle.errors import EnisleError
 
@@ -74,7 +75,7 @@ def _add_failure(pending: _Pending, task: asyncio.Future[Any]) -> None:
     if error is None:
         return
     if isinstance(error, EnisleError):
-        text = str(error)
+        text = as_unicode(str(error))
     else:
         _log.error("a long operation failed", exc_info=error)
         text = "internal error: see the daemon's log"

@@ -51,4 +51,9 @@ def status_of(error: EnisleError) -> int:
 
 def error_response(status: int, message: str) -> web.Response:
     """{"message": ...} with a status; 304 has no body."""
-    return empty(304) if status == 304 else json_response({"message": message}, status=status)
+    return empty(304) if status == 304 else json_response({"message": as_unicode(message)}, status=status)
+
+
+def as_unicode(text: str) -> str:
+    """The text without the stray bytes that a message may quote from a request's head, which JSON cannot hold."""
+    return text.encode("utf-8", "replace").decode()
