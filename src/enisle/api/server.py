@@ -19,7 +19,8 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from enisle.api.reply import error_response
-from enisle.errors import Internal, NotSupported
+from enisle.api.tls import TlsFiles, TlsListener
+from enisle.errors import Internal
 
 SHUTDOWN_TIMEOUT_S = 2.0
 BODY_LIMIT_BYTES = 8 << 20  # of bodies that are read whole; streams have none
@@ -97,13 +98,11 @@ class ApiProtocol(RequestHandler):
     def take_over(self, head: bytes) -> Taken:
         """Answer with ``head``, then leave the connection to the caller; HTTP on it is over.
 
-        Raises ConnectionError when the client has gone, NotSupported for a connection that is not a plain socket.
+        Raises ConnectionError when the client has gone.
         """
         transport = self.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError(errno.ECONNRESET, "the client went away")
-        if transport.get_extra_info("ssl_object") is not None:
-            raise NotSupported("attach and exec are not offered over TLS.", remedy="Use the unix socket or SSH.")
         if transport.get_write_buffer_size():
             raise Internal("the client has not read an earlier answer on this connection")
         transport.pause_reading()
@@ -162,6 +161,7 @@ class Serving:
 
     def __init__(self, handler: Handler) -> None:
         self._listeners: list[asyncio.AbstractServer] = []
+        self._tls: list[TlsListener] = []
         self._server = _Server(
             handler,
             request_factory=_make_request,
@@ -179,13 +179,18 @@ class Serving:
         return len(self._server.connections)
 
     async def listen(self, sock: socket.socket) -> None:
-        """Accept clients on a bound socket (unix or TCP)."""
+        """Accept clients on a bound unix socket."""
         loop = asyncio.get_running_loop()
-        if sock.family == socket.AF_UNIX:
-            listener: asyncio.AbstractServer = await loop.create_unix_server(self._server, sock=sock, backlog=1024)
-        else:
-            listener = await loop.create_server(self._server, sock=sock, backlog=1024)
-        self._listeners.append(listener)
+        self._listeners.append(await loop.create_unix_server(self._server, sock=sock, backlog=1024))
+
+    async def listen_tls(self, sock: socket.socket, files: TlsFiles) -> None:
+        """Accept clients with a certificate on a bound TCP socket. Invalid: the files cannot be used."""
+        front = TlsListener(files, self._adopt)
+        self._tls.append(front)
+        self._listeners.append(await front.listen(sock))
+
+    async def _adopt(self, sock: socket.socket) -> None:
+        await asyncio.get_running_loop().connect_accepted_socket(self._server, sock)
 
     async def close(self) -> None:
         """End it: endless streams at once, other requests after SHUTDOWN_TIMEOUT_S."""
@@ -196,6 +201,8 @@ class Serving:
             if isinstance(connection, ApiProtocol) and connection.watched is not None:
                 connection.watched.cancel()
         await self._server.shutdown(SHUTDOWN_TIMEOUT_S)
+        for front in self._tls:
+            front.close()
 
 
 async def serve(handler: Handler, sockets: Sequence[socket.socket]) -> Serving:

@@ -142,6 +142,7 @@ GROUPS: dict[str, Group] = {
         "Manage the daemon and its host",
         {
             "df": "df:DF",
+            "dial-stdio": "dial_stdio:DIAL_STDIO",
             "doctor": "doctor:DOCTOR",
             "events": "events:EVENTS",
             "info": "info:INFO",

@@ -18,6 +18,17 @@ _NAME = re.compile(r"[a-z][a-z0-9]{0,9}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Api:
+    """``listen``: TCP addresses beside the unix socket, "HOST:PORT" or "[IPV6]:PORT" each, with mutual TLS only:
+    ``ca`` has issued the certificates of clients, ``certificate`` and ``key`` are ours (PEM files)."""
+
+    listen: tuple[str, ...] = ()
+    ca: Path = Path()
+    certificate: Path = Path()
+    key: Path = Path()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Network:
     """``subnet``: of the default bridge, "" chooses a free one; ``ipv6`` gives it IPv6 as well. ``address_pools``:
     where subnets come from that nobody names, "BASE/LENGTH SIZE" each ("10.64.0.0/12 24", "fd12:3456::/48 64")."""
@@ -74,6 +85,7 @@ class Config:
     socket: Path = Path()
     group: str = "enisle"
     debug: bool = False
+    api: Api = Api()
     network: Network = Network()
     images: Images = Images()
     build: Build = Build()
@@ -88,6 +100,7 @@ class Config:
 
 
 _SECTIONS: dict[str, type[Any]] = {
+    "api": Api,
     "network": Network,
     "images": Images,
     "build": Build,
@@ -174,6 +187,8 @@ def _from_file(path: Path | None) -> Config:
 def _check(config: Config) -> Config:
     if not _NAME.fullmatch(config.name):
         raise Invalid(f"name {config.name!r} is not 1 to 10 lower-case letters and digits, a letter first")
+    if config.api.listen and Path() in (config.api.ca, config.api.certificate, config.api.key):
+        raise Invalid("api.listen needs api.ca, api.certificate and api.key: TCP is served with mutual TLS only")
     if config.container.userns not in ("host", "private"):
         raise Invalid(f"container.userns {config.container.userns!r} is neither host nor private")
     if config.vm.accelerator not in ("", "kvm", "tcg"):

@@ -1,4 +1,4 @@
-"""The socket that clients connect to."""
+"""The sockets that clients connect to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import socket
 from pathlib import Path
 
-from enisle.errors import Unavailable
+from enisle.errors import Invalid, Unavailable
 
 SOCKET_MODE = 0o660
 
@@ -36,6 +36,22 @@ def bind(path: Path, group: str) -> socket.socket:
         sock.close()
         raise Unavailable(f"socket {path} cannot be made: {error.strerror or error}") from error
     return sock
+
+
+def bind_tcp(address: str) -> socket.socket:
+    """A bound TCP socket for "HOST:PORT" or "[IPV6]:PORT". Invalid: no such address; Unavailable: it is taken."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise Invalid(f"api.listen {address!r} is not HOST:PORT")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise Invalid(f"api.listen {address!r} names no address: {error.strerror or error}") from error
+    family, _, _, _, where = found[0]
+    try:
+        return socket.create_server(where[:2], family=family, backlog=128)
+    except OSError as error:
+        raise Unavailable(f"address {address} cannot be listened on: {error.strerror or error}") from error
 
 
 def _give_to_group(path: Path, group: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from enisle.daemon import config as configuration
-from enisle.daemon.listening import bind
+from enisle.daemon.listening import bind, bind_tcp
 from enisle.daemon.notify import notify
 from enisle.daemon.roots import held
 from enisle.errors import EnisleError
@@ -74,6 +74,7 @@ async def _serve(config: Config) -> int:
     """Open the engine, serve clients until a signal says to stop, let go of everything."""
     from enisle.api.app import make_app
     from enisle.api.server import serve
+    from enisle.api.tls import TlsFiles
     from enisle.build.builder import Builder
     from enisle.daemon.wiring import opened
     from enisle.images.platforms import host_platform
@@ -89,9 +90,14 @@ async def _serve(config: Config) -> int:
             limit_bytes=config.build.cache_bytes,
         )
         await builder.open()
+        tcp = [bind_tcp(address) for address in config.api.listen]
         sock = bind(config.socket_path, config.group)
         serving = await serve(make_app(engine, builder), [sock])
-        log.info("ready in %.0f ms: listening on %s", (time.monotonic() - began) * 1000, config.socket_path)
+        for each in tcp:
+            files = TlsFiles(ca=config.api.ca, certificate=config.api.certificate, key=config.api.key)
+            await serving.listen_tls(each, files)
+        where = ", ".join([str(config.socket_path), *config.api.listen])
+        log.info("ready in %.0f ms: listening on %s", (time.monotonic() - began) * 1000, where)
         notify("READY=1")
         await stop.wait()
         notify("STOPPING=1")

@@ -1,11 +1,12 @@
-"""Where the daemon listens: unix:///path, tcp://host:port (with TLS when certificates are given)."""
+"""Where the daemon listens: unix:///path, ssh://user@host, tcp://host:port (with TLS when certificates are given)."""
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
 from enisle.errors import Denied, EnisleError, Invalid, NotSupported, Unavailable
 
@@ -16,13 +17,17 @@ DEFAULT = "unix:///run/enisle/enisle.sock"
 
 
 class Address(NamedTuple):
-    """``path`` of a unix socket, or ``host`` and ``port``; ``certificates`` is the directory of ca, cert and key."""
+    """``path`` of a unix socket, or ``host`` and ``port``; ``certificates`` is the directory of ca, cert and key.
+
+    ``ssh`` is the command that connects its standard streams to the daemon.
+    """
 
     text: str
     path: str = ""
     host: str = ""
     port: int = 0
     certificates: str = ""
+    ssh: tuple[str, ...] = ()
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> Address:
@@ -41,8 +46,11 @@ def parse(text: str, environ: Mapping[str, str] = os.environ) -> Address:
         scheme, rest = ("unix", text) if text.startswith(("/", ".")) else ("tcp", text)
     if scheme == "unix":
         return Address(text, path=rest or DEFAULT.partition("://")[2])
+    if scheme == "ssh":
+        return Address(text, ssh=_ssh_command(text))
     if scheme not in ("tcp", "http", "https"):
-        raise NotSupported(f"Host {text!r}: {scheme} addresses are not supported.", remedy="Use unix:// or tcp://.")
+        known = "Use unix://, ssh:// or tcp://."
+        raise NotSupported(f"Host {text!r}: {scheme} addresses are not supported.", remedy=known)
     host, _, port = rest.rstrip("/").rpartition(":")
     if not host or not port.isdigit():
         raise Invalid(f"Host {text!r} is not an address: expected tcp://HOST:PORT.")
@@ -50,6 +58,20 @@ def parse(text: str, environ: Mapping[str, str] = os.environ) -> Address:
     if not certificates and (environ.get("DOCKER_TLS_VERIFY") or scheme == "https"):
         certificates = os.path.join(environ.get("HOME", "/root"), ".docker")
     return Address(text, host=host.strip("[]"), port=int(port), certificates=certificates)
+
+
+def _ssh_command(text: str) -> tuple[str, ...]:
+    """For ssh://[USER@]HOST[:PORT]. The host comes after ``--``: a name that looks like an option is none."""
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError:
+        port, url = None, urlsplit("")
+    if not url.hostname or url.path not in ("", "/") or url.query or url.fragment or url.password:
+        raise Invalid(f"Host {text!r} is not an address: expected ssh://[USER@]HOST[:PORT].")
+    user = ("-l", url.username) if url.username else ()
+    at = ("-p", str(port)) if port else ()
+    return ("ssh", "-T", "-o", "ConnectTimeout=30", *user, *at, "--", url.hostname, "enisle", "system", "dial-stdio")
 
 
 def tls_context(address: Address) -> ssl.SSLContext:
@@ -66,7 +88,10 @@ def tls_context(address: Address) -> ssl.SSLContext:
 
 
 def connect(address: Address) -> socket.socket:
-    """A blocking connection. Raises Unavailable or Denied in a sentence that says what to do."""
+    """A blocking connection: always a plain socket, so that it can be handed on and half closed.
+
+    Raises Unavailable or Denied in a sentence that says what to do.
+    """
     try:
         if address.path:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -76,13 +101,35 @@ def connect(address: Address) -> socket.socket:
                 connection.close()
                 raise
             return connection
+        if address.ssh:
+            return _through_ssh(address.ssh)
         plain = socket.create_connection((address.host, address.port), timeout=10)
-        plain.settimeout(None)
         if not address.certificates:
+            plain.settimeout(None)
             return plain
-        return tls_context(address).wrap_socket(plain, server_hostname=address.host)
+        from enisle.sdk.tls import through_tls
+
+        return through_tls(plain, tls_context(address), address.host)
     except OSError as error:
         raise connect_failure(address, error) from error
+
+
+def _through_ssh(command: Sequence[str]) -> socket.socket:
+    """One end of a socket pair; ssh has the other, and says on stderr what goes wrong."""
+    import subprocess
+
+    near, far = socket.socketpair()
+    with far:
+        try:
+            # In a session of its own: Ctrl-C is for the workload and must not end the connection.
+            subprocess.Popen(list(command), stdin=far.fileno(), stdout=far.fileno(), start_new_session=True)
+        except FileNotFoundError:
+            near.close()
+            raise NotSupported("There is no ssh here.", remedy="Install openssh-client.") from None
+        except BaseException:
+            near.close()
+            raise
+    return near
 
 
 def connect_failure(address: Address, error: OSError) -> EnisleError:

@@ -130,8 +130,9 @@ class AsyncClient:
         try:
             if where.path:
                 return await asyncio.open_unix_connection(where.path)
-            context = address.tls_context(where) if where.certificates else None
-            return await asyncio.open_connection(where.host, where.port, ssl=context)
+            if where.ssh or where.certificates:
+                return await asyncio.open_unix_connection(sock=await asyncio.to_thread(address.connect, where))
+            return await asyncio.open_connection(where.host, where.port)
         except OSError as error:
             raise address.connect_failure(where, error) from error
 

@@ -20,9 +20,24 @@ def test_addresses_are_read() -> None:
     assert parse("tcp://h:1", {"DOCKER_CERT_PATH": "/c"}).certificates == "/c"
 
 
+def test_ssh_takes_a_host_for_nothing_else() -> None:
+    assert parse("ssh://host", {}).ssh[-5:] == ("--", "host", "enisle", "system", "dial-stdio")
+    assert parse("ssh://-oProxyCommand=x@-v:22", {}).ssh[3:9] == (
+        "ConnectTimeout=30",
+        "-l",
+        "-oProxyCommand=x",
+        "-p",
+        "22",
+        "--",
+    )
+
+
 def test_what_is_no_address_is_refused() -> None:
-    with pytest.raises(NotSupported, match="ssh"):
-        parse("ssh://host", {})
+    with pytest.raises(NotSupported, match="npipe"):
+        parse("npipe:////./pipe/docker_engine", {})
+    for text in ("ssh://", "ssh://host/path", "ssh://user:secret@host", "ssh://host:port"):
+        with pytest.raises(Invalid):
+            parse(text, {})
     for text in ("tcp://host", "tcp://host:port", "host"):
         with pytest.raises(Invalid):
             parse(text, {})
