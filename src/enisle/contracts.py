@@ -6,7 +6,8 @@ Failures are :mod:`enisle.errors` only: foreign errors stop at the adapter.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,12 +67,36 @@ class Removed:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LayerUse:
-    """Disk use of the image store, bytes: all layers once, per image its own size and what it shares with others."""
+class StoreUse:
+    """What the image store keeps: the bytes of each piece (a layer, a blob, a disk), and which pieces an image needs.
 
-    layers_bytes: int
-    image_bytes: dict[str, int] = field(default_factory=dict)
-    shared_bytes: dict[str, int] = field(default_factory=dict)
+    Pieces of no image are what a broken pull has left.
+    """
+
+    pieces: dict[str, int] = field(default_factory=dict)
+    images: dict[ImageId, frozenset[str]] = field(default_factory=dict)
+
+    def bytes_of(self, image: ImageId) -> int:
+        """All that the image needs."""
+        return self._sum(self.images.get(image, ()))
+
+    def bytes_beyond(self, image: ImageId, parent: str) -> int:
+        """What the image needs and its parent ("": none) does not."""
+        return self._sum(self.images.get(image, frozenset()) - self.images.get(ImageId(parent), frozenset()))
+
+    def bytes_without(self, images: Collection[ImageId]) -> int:
+        """All there is, but for what only these images need."""
+        others = [pieces for image, pieces in self.images.items() if image not in images]
+        gone = frozenset().union(*(self.images.get(image, frozenset()) for image in images)).difference(*others)
+        return sum(self.pieces.values()) - self._sum(gone)
+
+    def shared_bytes(self, among: Collection[ImageId]) -> dict[ImageId, int]:
+        """What each of these images needs, and another of them, too."""
+        users = Counter(piece for image in among for piece in self.images.get(image, ()))
+        return {image: self._sum(p for p in self.images.get(image, ()) if users[p] > 1) for image in among}
+
+    def _sum(self, pieces: Iterable[str]) -> int:
+        return sum(self.pieces.get(piece, 0) for piece in pieces)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,6 +147,9 @@ class ImageStore(Protocol):
 
     async def remove(self, image: ImageId, *, prune_parents: bool) -> list[Removed]:
         """Drop all names and the content that no other image needs. The engine has checked that nobody uses it."""
+
+    async def discard(self, image: ImageId) -> int:
+        """As ``remove``, without parents; the bytes freed on the disk."""
 
     async def history(self, image: ImageId) -> list[tuple[HistoryEntry, str, int, tuple[str, ...]]]:
         """Newest first: entry, image id or "<missing>", size in bytes, tags."""
@@ -185,7 +213,12 @@ class ImageStore(Protocol):
     async def prune(self, *, keep: Callable[[Image], bool]) -> tuple[list[Removed], int]:
         """Remove each image that ``keep`` refuses, and unreferenced content; what was removed, bytes freed."""
 
-    async def usage(self) -> LayerUse: ...
+    async def usage(self) -> StoreUse:
+        """What the store takes on the disk; layers are measured once each."""
+
+    def layer_sizes(self) -> StoreUse:
+        """The layers only, by the sizes of their files, as ``Image.size_bytes`` counts them."""
+
     async def close(self) -> None: ...
 
 

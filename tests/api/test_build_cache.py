@@ -58,19 +58,20 @@ def test_what_is_kept_is_shown_and_pruned_by_filters(own_daemon: Daemon, tmp_pat
     build(own_daemon, tmp_path, KEEPS.format(size=5), "-t", "result")
     assert [entry["UsageCount"] for entry in kept(own_daemon)] == [0, 1, 1, 1]
     (mount,) = [entry for entry in kept(own_daemon) if entry["Type"] == "exec.cachemount"]
-    (big,) = [entry for entry in kept(own_daemon) if entry["Size"] == 5 << 20]
+    (big,) = [entry for entry in kept(own_daemon) if 5 << 20 <= entry["Size"] < 11 << 20]
     assert mount["Size"] >= 3 << 20 and not mount["Shared"] and not big["Shared"]
     assert big["Parents"] is not None
     assert sum(entry["Shared"] for entry in kept(own_daemon)) == 1  # the one that "result" is
     whole = ask(own_daemon, "GET", "system/df")
-    assert whole["LayersSize"] == max(image["Size"] for image in whole["Images"])
+    biggest = max(image["Size"] for image in whole["Images"])
+    assert biggest <= whole["LayersSize"] < biggest + (64 << 10)  # configs of the steps and of the base
     until = "build/prune?filters=" + '{"until":{"1h":true}}'
     assert ask(own_daemon, "POST", until) == {"CachesDeleted": None, "SpaceReclaimed": 0}
     mounts = ask(own_daemon, "POST", 'build/prune?filters={"type":["exec.cachemount"]}')
     assert mounts["CachesDeleted"] == [mount["ID"]] and mounts["SpaceReclaimed"] >= 3 << 20
     assert ask(own_daemon, "POST", "build/prune?keep-storage=100000000")["CachesDeleted"] is None
     rest = ask(own_daemon, "POST", "build/prune")
-    assert rest["SpaceReclaimed"] == 5 << 20 and len(rest["CachesDeleted"]) == 2
+    assert 5 << 20 <= rest["SpaceReclaimed"] < 11 << 20 and len(rest["CachesDeleted"]) == 2
     assert [entry["Shared"] for entry in kept(own_daemon)] == [True]
     assert len(ask(own_daemon, "POST", "build/prune?all=1")["CachesDeleted"]) == 1
     assert own_daemon.docker("run", "--rm", "result", "cat", "/p").stdout

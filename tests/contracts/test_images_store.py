@@ -19,6 +19,7 @@ import enisle.images.store
 from enisle.contracts import ImageStore, Removed
 from enisle.errors import Conflict, Internal, Invalid, NotFound
 from enisle.images.store import LocalImageStore
+from enisle.linux.disk_usage import allocated_bytes
 from enisle.model.ids import ImageId
 from enisle.model.image import ImageConfig, Platform
 from tests.contracts.images_support import (
@@ -307,10 +308,11 @@ async def test_a_layer_that_is_not_what_the_config_says_is_refused(store: LocalI
 async def test_remove_keeps_what_others_need(store: LocalImageStore, tmp_path: Path) -> None:
     base = await add(store, "app:1")
     image = await add_upon(store, base, "app:2", {"new": b"1"})
-    usage = await store.usage()
-    assert usage.layers_bytes == 10003
-    assert usage.image_bytes == {base: 10002, image: 10003}
-    assert usage.shared_bytes == {base: 10002, image: 10002}
+    sizes = store.layer_sizes()
+    assert sizes.bytes_without([]) == 10003 and sizes.bytes_without([image]) == 10002
+    assert {one: sizes.bytes_of(one) for one in (base, image)} == {base: 10002, image: 10003}
+    assert sizes.shared_bytes([base, image]) == {base: 10002, image: 10002}
+    assert sizes.bytes_beyond(image, base) == 1
     removed = await store.remove(image, prune_parents=True)
     assert [item for item in removed if item.untagged] == [Removed(untagged="app:2")]
     assert next(item.deleted for item in removed if item.deleted) == image
@@ -332,9 +334,12 @@ async def test_prune(store: LocalImageStore, tmp_path: Path) -> None:
     kept = await add(store, "app:1")
     gone = await add(store, "", {"x": b"1" * 500})
     (tmp_path / "images/ingest/rubbish").write_bytes(b"x" * 100)
+    before, use = allocated_bytes(tmp_path / "images"), await store.usage()
+    assert before - sum(use.pieces.values()) < 64 << 10  # the record, and the directories
     removed, freed = await store.prune(keep=lambda image: bool(image.repo_tags))
     assert Removed(deleted=gone) in removed
-    assert freed >= 600
+    assert freed == use.bytes_beyond(gone, kept) + use.pieces["ingest/rubbish"]
+    assert before - allocated_bytes(tmp_path / "images") == freed
     assert [image.id for image in await store.all()] == [kept]
 
 

@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from enisle.archive.beneath import remove
+from enisle.linux.disk_usage import allocated_bytes
 
 _NOTE = ".json"
 
@@ -115,7 +116,7 @@ class CacheMounts:
         return CacheMount(
             name=name,
             identity=str(note.get("id", "")),
-            size_bytes=size(self._root / name),
+            size_bytes=allocated_bytes(self._root / name),
             in_use=self._used[name] > 0,
             created_ns=made,
             used_ns=int(note.get("used", made)),
@@ -133,15 +134,3 @@ class CacheMounts:
         finally:
             os.close(parent)
         return True
-
-
-def size(directory: Path) -> int:
-    """Bytes on the disk of a tree; links are not followed."""
-    total = 0
-    for above, _, names in os.walk(directory):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(above, name)).st_blocks * 512
-            except FileNotFoundError:
-                continue
-    return total

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from enisle.build.cache import BuildCache, CacheRecord
 from enisle.build.caches import CacheMounts
+from enisle.contracts import StoreUse
 from enisle.engine.images import Images
 from enisle.model.ids import ImageId
 from enisle.model.image import Image
@@ -19,7 +20,7 @@ _ID_DIGITS = 25  # as many characters as BuildKit's ids have
 class CacheEntry:
     """One thing that builds keep. ``kind``: "regular" (the result of a step) or "exec.cachemount".
 
-    ``size_bytes``: its own, without what it was made from. ``shared``: an image that is no step needs it anyway.
+    ``size_bytes``: on the disk, without what it was made from. ``shared``: an image that is no step needs it anyway.
     """
 
     id: str
@@ -51,8 +52,9 @@ class CacheUsage:
         records = self._cache.records()
         ids = {record.image: _id(record.key) for record in records}
         kept = self._kept(images, set(ids))
+        use = await self._images.usage()
         found = [
-            self._of_step(record, images, ids, shared=record.image in kept)
+            self._of_step(record, images[record.image], ids, use, shared=record.image in kept)
             for record in records
             if record.image in images
         ]
@@ -71,10 +73,8 @@ class CacheUsage:
         return kept
 
     def _of_step(
-        self, record: CacheRecord, images: dict[ImageId, Image], ids: dict[ImageId, str], *, shared: bool
+        self, record: CacheRecord, image: Image, ids: dict[ImageId, str], use: StoreUse, *, shared: bool
     ) -> CacheEntry:
-        image = images[record.image]
-        parent = images.get(ImageId(image.parent))
         return CacheEntry(
             id=_id(record.key),
             parent=ids.get(ImageId(image.parent), ""),
@@ -82,7 +82,7 @@ class CacheUsage:
             text=record.text,
             in_use=self._images.is_held(image.id),
             shared=shared,
-            size_bytes=max(0, image.size_bytes - (parent.size_bytes if parent else 0)),
+            size_bytes=use.bytes_beyond(image.id, image.parent),
             created_ns=record.created_ns,
             used_ns=record.used_ns,
             count=record.count,
@@ -124,17 +124,19 @@ class CacheUsage:
                 if keep_bytes and left - freed <= keep_bytes:
                     doomed.clear()
                     break
-                if entry.shared or await self._remove(entry):
+                size = 0 if entry.shared else await self._remove(entry)
+                if size is not None:
                     doomed.remove(entry)
                     gone.append(entry)
-                    freed += 0 if entry.shared else entry.size_bytes
+                    freed += size
                     progress = True
         self._cache.drop(entry.key for entry in gone)
         return [entry.id for entry in gone], freed
 
-    async def _remove(self, entry: CacheEntry) -> bool:
+    async def _remove(self, entry: CacheEntry) -> int | None:
+        """Bytes freed; None when it has to stay."""
         if entry.image is None:
-            return await asyncio.to_thread(self._mounts.remove, entry.key)
+            return entry.size_bytes if await asyncio.to_thread(self._mounts.remove, entry.key) else None
         return await self._images.discard(entry.image)
 
 

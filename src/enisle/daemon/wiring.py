@@ -157,6 +157,11 @@ def _settings(config: Config, walls: _Walls, limits: LimitFacts, warm: asyncio.T
             "cpu_cfs": limits.cpu,
             "cpu_shares": limits.cpu,
             "cpuset": limits.cpuset,
+            "mirrors": list(config.images.mirrors),
+            "security_options": [
+                "name=seccomp,profile=builtin",
+                *(["name=userns"] if config.container.userns == "private" else []),
+            ],
             "walls": {"container": {}, "vm": {"accelerator": accelerator, "reason": why}},
         }
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from enisle.contracts import ImageStep, LayerUse, Progress, RegistryAuth, Removed
+from enisle.contracts import ImageStep, Progress, RegistryAuth, Removed, StoreUse
 from enisle.engine.core import Core
 from enisle.errors import Conflict, Invalid
 from enisle.formats.changes import apply_changes
@@ -200,21 +200,26 @@ class Images:
         """Whether something under way needs it."""
         return self._core.image_claims[image] > 0
 
-    async def discard(self, image: ImageId) -> bool:
-        """Remove an image that has no name, no user and no child; whether it was."""
+    async def discard(self, image: ImageId) -> int | None:
+        """Remove an image that has no name, no user and no child; the bytes freed on the disk, None if it stays."""
         async with self._core.image_lock:
             found = next((one for one in await self._store.all() if one.id == image), None)
             used = self._core.image_claims[image] > 0 or bool(self._core.slots.of_image(image))
             if found is None or used or found.repo_tags or found.repo_digests:
-                return False
+                return None
             if any(one.parent == image for one in await self._store.all()):
-                return False
-            await self._store.remove(image, prune_parents=False)
+                return None
+            freed = await self._store.discard(image)
         self._tell("delete", image, name=image)
-        return True
+        return freed
 
-    async def usage(self) -> LayerUse:
+    async def usage(self) -> StoreUse:
+        """What images take on the disk."""
         return await self._store.usage()
+
+    def layer_sizes(self) -> StoreUse:
+        """What images are made of, by the sizes of their files."""
+        return self._store.layer_sizes()
 
     def used_by(self, image_id: str) -> list[str]:
         """Ids of the instances made from it."""

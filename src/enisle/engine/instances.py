@@ -22,6 +22,7 @@ from enisle.engine.links import unlink
 from enisle.engine.logs import LogRecord, read_log
 from enisle.engine.slots import Slot
 from enisle.errors import Conflict, EnisleError, Invalid, NotFound, NotSupported
+from enisle.linux.disk_usage import allocated_bytes
 from enisle.model.event import Event
 from enisle.model.ids import ImageId
 from enisle.model.image import ImageConfig
@@ -310,13 +311,13 @@ class Instances:
         )
 
     async def prune(self, match: Callable[[Instance], bool]) -> tuple[list[str], int]:
-        """Remove each instance that does not run and matches; ids and the bytes freed."""
+        """Remove each instance that does not run and matches; ids and the bytes freed on the disk, logs among them."""
         ids, freed = [], 0
         for record in self.all():
             if record.state.status not in (Status.CREATED, Status.EXITED, Status.DEAD) or not match(record):
                 continue
             try:
-                size, _root = await self.size(record.id)
+                size = await asyncio.to_thread(allocated_bytes, self.directory(record.id))
                 await self.remove(record.id)
             except (NotFound, Conflict):
                 continue  # somebody started or removed it

@@ -6,25 +6,29 @@ import asyncio
 import os
 import platform
 from collections import Counter
+from collections.abc import Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from enisle.contracts import HostCapability, LayerUse
+from enisle.contracts import HostCapability, StoreUse
 from enisle.engine.core import Core, default_runtime
 from enisle.engine.volumes import Volumes
 from enisle.errors import NotFound
+from enisle.linux.disk_usage import allocated_bytes
 from enisle.model.ids import new_id
 from enisle.model.image import Image
 from enisle.model.instance import Instance, Isolation, Status
 from enisle.model.volume import Volume
 
+KINDS = frozenset({"image", "container", "volume"})
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiskUsage:
-    """``instances``: instance, bytes written, bytes of the whole root. ``volumes``: volume, bytes, users."""
+    """``instances``: instance, bytes on the disk (logs too), and with its image. ``volumes``: volume, bytes, users."""
 
-    layers: LayerUse
+    store: StoreUse = field(default_factory=StoreUse)
     images: list[tuple[Image, int]] = field(default_factory=list)  # image, number of instances made from it
     instances: list[tuple[Instance, int, int]] = field(default_factory=list)
     volumes: list[tuple[Volume, int, int]] = field(default_factory=list)
@@ -34,6 +38,7 @@ class System:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._id = ""
+        self._measuring = asyncio.Lock()
 
     async def info(self) -> dict[str, Any]:
         """Facts: id, name, containers, running, paused, stopped, images, kernel_version, operating_system, os_version,
@@ -107,23 +112,29 @@ class System:
             "kernel_version": platform.release(),
         }
 
-    async def disk_usage(self) -> DiskUsage:
-        """Sizes of everything; reads the whole of each writable layer and volume."""
+    async def disk_usage(self, wanted: Set[str] = KINDS) -> DiskUsage:
+        """What du(1) says of everything of these kinds; reads the whole of each instance's directory and volume.
+
+        One at a time: whoever asks meanwhile waits, so that impatient callers do not keep the disk busy.
+        """
         core = self._core
-        instances = []
-        sizes = {image.id: image.size_bytes for image in await core.image_store.all()}
-        for record in core.slots.newest_first():
-            try:
-                written = await core.driver(record).disk_usage(core.directory(record.id))
-            except FileNotFoundError:
-                continue
-            instances.append((record, written, written + sizes.get(record.spec.image_id, 0)))
-        return DiskUsage(
-            layers=await core.image_store.usage(),
-            images=[(image, len(core.slots.of_image(image.id))) for image in await core.image_store.all()],
-            instances=instances,
-            volumes=await _volumes(core.volumes),
-        )
+        async with self._measuring:
+            images = await core.image_store.all() if wanted & {"image", "container"} else []
+            return DiskUsage(
+                store=await core.image_store.usage() if "image" in wanted else StoreUse(),
+                images=[(image, len(core.slots.of_image(image.id))) for image in images],
+                instances=await self._instances(images) if "container" in wanted else [],
+                volumes=await _volumes(core.volumes) if "volume" in wanted else [],
+            )
+
+    async def _instances(self, images: list[Image]) -> list[tuple[Instance, int, int]]:
+        sizes: dict[str, int] = {image.id: image.size_bytes for image in images}
+        found = []
+        for record in self._core.slots.newest_first():
+            written = await asyncio.to_thread(allocated_bytes, self._core.directory(record.id))
+            if record.id in self._core.slots:
+                found.append((record, written, written + sizes.get(record.spec.image_id, 0)))
+        return found
 
     async def doctor(self) -> list[HostCapability]:
         return await self._core.settings.doctor()

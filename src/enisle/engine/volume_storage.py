@@ -17,9 +17,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from enisle.contracts import FileSystem, VolumeFiles
-from enisle.engine.usage import tree_bytes
 from enisle.engine.volume_options import filesystem_of, words_of
 from enisle.errors import EnisleError, Internal, StartFailed
+from enisle.linux.disk_usage import allocated_bytes
 from enisle.model.volume import Backing, Volume
 
 DATA, DISK, SNAPSHOTS, NEW = "_data", "disk.img", "snapshots", ".new-"
@@ -191,13 +191,8 @@ class Storage:
             log.warning("the quota of %s stays: %s", data, error)
 
     async def size(self, volume: Volume) -> int:
-        """Bytes on our disk; those of what is elsewhere do not count."""
-        if volume.backing is Backing.IMAGE:
-            try:
-                return (self.root / volume.name / DISK).stat().st_blocks * 512
-            except FileNotFoundError:
-                return 0
-        return await tree_bytes(self.root / volume.name / DATA) if volume.is_ours else 0
+        """Bytes on our disk, snapshots among them; what its options mount lies elsewhere."""
+        return await asyncio.to_thread(allocated_bytes, self.root / volume.name)
 
 
 def read_only(volume: Volume) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from enisle.errors import EnisleError, Exhausted, Internal, Invalid
 from enisle.formats.json_document import SIZE_LIMIT_BYTES
+from enisle.linux.disk_usage import allocated_bytes
 from enisle.linux.syncfs import syncfs
 from enisle.model.ids import Digest, digest, is_digest
 
@@ -84,18 +85,21 @@ class ContentStore:
         """Make a verified file the blob."""
         path.rename(self.path(blob))
 
-    def delete(self, blob: Digest) -> int:
-        """Remove a blob; the bytes freed."""
-        size = self.size(blob)
+    def disk_bytes(self) -> dict[str, int]:
+        """Bytes on the disk of each blob, and of each file that is on its way, by its name."""
+        blobs = {f"sha256:{path.name}": allocated_bytes(path) for path in self._blobs.iterdir()}
+        return blobs | {f"{path.parent.name}/{path.name}": allocated_bytes(path) for path in self._ingest.iterdir()}
+
+    def delete(self, blob: Digest) -> None:
+        """Remove a blob."""
         self.path(blob).unlink(missing_ok=True)
-        return size
 
     def all(self) -> list[Digest]:
         """Every blob."""
         return [Digest("sha256:" + name) for name in os.listdir(self._blobs) if is_digest("sha256:" + name)]
 
     def sweep(self, keep: Iterable[Digest], *, age_s: float = _STALE_S) -> int:
-        """Remove blobs not in ``keep`` and unfinished files, both older than ``age_s``; the bytes freed.
+        """Remove blobs not in ``keep`` and unfinished files, both older than ``age_s``; the bytes freed on the disk.
 
         What a broken pull left behind is young, and makes the next try shorter.
         """
@@ -108,7 +112,7 @@ class ContentStore:
                 continue
             status = path.lstat()
             if not resumable or status.st_mtime <= limit:
-                freed += status.st_size
+                freed += allocated_bytes(path)
                 path.unlink()
         return freed
 

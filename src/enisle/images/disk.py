@@ -16,6 +16,7 @@ from enisle.contracts import Progress
 from enisle.errors import Internal, NotSupported
 from enisle.images.flights import Flights
 from enisle.images.layers import remove_tree
+from enisle.linux.disk_usage import allocated_bytes
 from enisle.linux.mounts import mount, set_tree_propagation
 from enisle.linux.namespaces import FLAGS, unshare
 from enisle.linux.syscalls import PR_SET_PDEATHSIG, prctl
@@ -78,12 +79,13 @@ class DiskStore:
             await asyncio.to_thread(remove_tree, scratch)
         return path
 
-    def delete(self, image: str) -> int:
-        """Remove an image's disk, if it has one; the bytes freed. VMs that use it keep it until they end."""
-        path = self.path(image)
-        size = path.stat().st_blocks * 512 if path.exists() else 0
-        path.unlink(missing_ok=True)
-        return size
+    def disk_bytes(self, image: str) -> int:
+        """What an image's disk takes on ours; 0 without one."""
+        return allocated_bytes(self.path(image))
+
+    def delete(self, image: str) -> None:
+        """Remove an image's disk, if it has one. VMs that use it keep it until they end."""
+        self.path(image).unlink(missing_ok=True)
 
     def sweep(self, images: Iterable[str]) -> None:
         """Remove all disks but those of these images, and unfinished ones."""

@@ -14,6 +14,7 @@ from enisle.archive.beneath import LITERALLY, open_directory, remove
 from enisle.archive.overlay import is_whiteout
 from enisle.archive.pack import read_xattrs
 from enisle.contracts import layer_digest
+from enisle.linux.disk_usage import allocated_bytes
 from enisle.model.ids import Digest
 
 _log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ class LayerStore:
     def __init__(self, root: Path) -> None:
         self._root = root / "layers"
         self._staging = root / "staging"
+        self._measured: dict[Digest, int] = {}
         for path in (self._root, self._staging):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -37,6 +39,12 @@ class LayerStore:
     def has(self, chain: Digest) -> bool:
         """Whether that layer is unpacked."""
         return self.path(chain).is_dir()
+
+    def disk_bytes(self, chain: Digest) -> int:
+        """Bytes on the disk. Reads the whole layer the first time: it never changes."""
+        if chain not in self._measured:
+            self._measured[chain] = allocated_bytes(self.path(chain))
+        return self._measured[chain]
 
     def stage(self) -> Path:
         """A new empty directory to unpack into."""
@@ -77,6 +85,7 @@ class LayerStore:
     def delete(self, chain: Digest) -> None:
         """Remove a layer: at once out of sight, then file by file."""
         doomed = self._staging / secrets.token_hex(8)
+        self._measured.pop(chain, None)
         try:
             self.path(chain).rename(doomed)
         except FileNotFoundError:

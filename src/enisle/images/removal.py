@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 
-from enisle.contracts import Removed
+from enisle.contracts import Removed, StoreUse
 from enisle.formats.reference import parse_reference
 from enisle.images.disk import DiskStore
 from enisle.images.index import ImageRecord, LayerRecord
 from enisle.images.ingest import Parts
 from enisle.images.lookup import Lookup
-from enisle.model.ids import Digest
+from enisle.linux.disk_usage import allocated_bytes
+from enisle.model.ids import Digest, ImageId
 
 
 class Remover:
@@ -47,17 +48,7 @@ class Remover:
                 break
             doomed.append(parent)
         await index.change(remove=[image.id for image in doomed])
-        layers = await self._free(doomed)
-        removed += [Removed(deleted=image.id) for image in doomed]
-        return removed + [Removed(deleted=layer.chain) for layer in layers]
-
-    async def _free(self, doomed: Iterable[ImageRecord]) -> list[LayerRecord]:
-        """Remove what the images had to themselves; the layers among it, topmost first."""
-        doomed = list(doomed)
-        blobs, chains = self._used()
-        layers = {layer.chain: layer for image in doomed for layer in reversed(image.layers)}
-        free_layers = [layer for chain, layer in layers.items() if chain not in chains]
-        free_blobs = {blob for image in doomed for blob in image.blobs} - blobs
+        free_layers, free_blobs = self._free(doomed)
         for image in doomed:
             self._lookup.forget(image.id)
             self._disks.delete(image.id)
@@ -65,25 +56,49 @@ class Remover:
             self._parts.content.delete(blob)
         for layer in free_layers:
             await asyncio.to_thread(self._parts.layers.delete, layer.chain)
-        return free_layers
+        removed += [Removed(deleted=image.id) for image in doomed]
+        return removed + [Removed(deleted=layer.chain) for layer in free_layers]
 
-    def _used(self) -> tuple[set[str], set[str]]:
-        """Blobs and chains that the index or work under way needs."""
+    async def discard(self, record: ImageRecord) -> tuple[list[Removed], int]:
+        """As ``remove``, without parents; and the bytes freed on the disk."""
+        layers, blobs = self._free([record], without={record.id})
+        freed = await asyncio.to_thread(self._measure, record, layers, blobs)
+        return await self.remove(record, prune_parents=False), freed
+
+    def _free(
+        self, doomed: list[ImageRecord], *, without: Collection[str] = ()
+    ) -> tuple[list[LayerRecord], set[Digest]]:
+        """What the images have to themselves, when those of ``without`` do not count: layers, topmost first; blobs."""
+        blobs, chains = self._used(without)
+        layers = {layer.chain: layer for image in doomed for layer in reversed(image.layers)}
+        free_layers = [layer for chain, layer in layers.items() if chain not in chains]
+        return free_layers, {blob for image in doomed for blob in image.blobs} - blobs
+
+    def _measure(self, record: ImageRecord, layers: list[LayerRecord], blobs: set[Digest]) -> int:
+        parts = self._parts
+        return (
+            self._disks.disk_bytes(record.id)
+            + sum(parts.layers.disk_bytes(layer.chain) for layer in layers)
+            + sum(allocated_bytes(parts.content.path(blob)) for blob in blobs)
+        )
+
+    def _used(self, without: Collection[str] = ()) -> tuple[set[str], set[str]]:
+        """Blobs and chains that the index (but for some images) or work under way needs."""
         pinned = set(self._parts.pins)
-        images = self._parts.index.images.values()
+        images = [image for image in self._parts.index.images.values() if image.id not in without]
         blobs: set[str] = {blob for image in images for blob in image.blobs}
         chains: set[str] = {layer.chain for image in images for layer in image.layers}
         return blobs | pinned, chains | pinned
 
     async def prune(self, refused: Callable[[ImageRecord], bool]) -> tuple[list[Removed], int]:
-        """Remove the images that are refused, and unfinished downloads; what was removed, bytes freed."""
+        """Remove the images that are refused, and unfinished downloads; what was removed, bytes freed on the disk."""
         removed: list[Removed] = []
         freed = 0
         for record in list(self._parts.index.images.values()):
             if record.id in self._parts.index.images and refused(record):
-                before = self.layer_sizes()
-                removed += await self.remove(record, prune_parents=False)
-                freed += sum(before.values()) - sum(self.layer_sizes().values())
+                steps, bytes_ = await self.discard(record)
+                removed += steps
+                freed += bytes_
         return removed, freed + await self.sweep(age_s=0.0 if not self._parts.pins else 3600.0)
 
     async def sweep(self, *, age_s: float) -> int:
@@ -91,7 +106,25 @@ class Remover:
         blobs, _ = self._used()
         return await asyncio.to_thread(self._parts.content.sweep, [Digest(blob) for blob in blobs], age_s=age_s)
 
-    def layer_sizes(self) -> dict[Digest, int]:
-        """Bytes of each layer, unpacked."""
-        images = self._parts.index.images.values()
-        return {layer.chain: layer.unpacked for image in images for layer in image.layers}
+    async def usage(self) -> StoreUse:
+        """What everything takes on the disk; layers are measured once each."""
+        return await asyncio.to_thread(self._usage, list(self._parts.index.images.values()))
+
+    def _usage(self, images: list[ImageRecord]) -> StoreUse:
+        pieces = self._parts.content.disk_bytes()
+        needed: dict[ImageId, frozenset[str]] = {}
+        for image in images:
+            for layer in image.layers:
+                pieces[f"layer {layer.chain}"] = self._parts.layers.disk_bytes(layer.chain)
+            pieces[f"disk {image.id}"] = self._disks.disk_bytes(image.id)
+            layers = (f"layer {layer.chain}" for layer in image.layers)
+            needed[image.id] = frozenset([*layers, *image.blobs, f"disk {image.id}"])
+        return StoreUse(pieces=pieces, images=needed)
+
+    def layer_sizes(self) -> StoreUse:
+        """The layers only, by the sizes of their files."""
+        images = self._parts.index.images
+        return StoreUse(
+            pieces={layer.chain: layer.unpacked for image in images.values() for layer in image.layers},
+            images={image.id: frozenset(layer.chain for layer in image.layers) for image in images.values()},
+        )

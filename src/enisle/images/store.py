@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from enisle.contracts import ImageStep, LayerUse, Progress, RegistryAuth, Removed
+from enisle.contracts import ImageStep, Progress, RegistryAuth, Removed, StoreUse
 from enisle.errors import Conflict, Invalid, NotFound
 from enisle.formats.oci_config import ImageDocument
 from enisle.formats.reference import parse_reference
@@ -49,7 +49,6 @@ class LocalImageStore:
         self._lock_fd = lock_fd
         content, layers = ContentStore(root), LayerStore(root)
         self._root = root
-        self._settings = settings
         self._settings = settings
         self._parts = Parts(
             content=content,
@@ -133,17 +132,13 @@ class LocalImageStore:
         """The image as one read-only EROFS file, made on first use."""
         return await self._disks.get(image, await self.layers(image))
 
-    async def usage(self) -> LayerUse:
-        """Disk use of the layers, bytes."""
-        images = self._parts.index.images
-        sizes = self._remover.layer_sizes()
-        owners = Counter(layer.chain for image in images.values() for layer in image.layers)
-        own = {image: sum(layer.unpacked for layer in record.layers) for image, record in images.items()}
-        shared = {
-            image: sum(layer.unpacked for layer in record.layers if owners[layer.chain] > 1)
-            for image, record in images.items()
-        }
-        return LayerUse(layers_bytes=sum(sizes.values()), image_bytes=own, shared_bytes=shared)
+    async def usage(self) -> StoreUse:
+        """What everything takes on the disk."""
+        return await self._remover.usage()
+
+    def layer_sizes(self) -> StoreUse:
+        """The layers only, by the sizes of their files."""
+        return self._remover.layer_sizes()
 
     def _record(self, image: str) -> ImageRecord:
         record = self._parts.index.images.get(image)
@@ -221,6 +216,10 @@ class LocalImageStore:
     async def remove(self, image: ImageId, *, prune_parents: bool) -> list[Removed]:
         """Drop all names and the content that no other image needs."""
         return await self._remover.remove(self._record(image), prune_parents=prune_parents)
+
+    async def discard(self, image: ImageId) -> int:
+        """As ``remove``, without parents; the bytes freed on the disk."""
+        return (await self._remover.discard(self._record(image)))[1]
 
     async def prune(self, *, keep: Callable[[Image], bool]) -> tuple[list[Removed], int]:
         """Remove each image that ``keep`` refuses, and content without an image."""

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from enisle.contracts import Connection, ExitReport, HostCapability, LayerUse, Progress, RegistryAuth, Removed
+from enisle.contracts import Connection, ExitReport, HostCapability, Progress, RegistryAuth, Removed, StoreUse
 from enisle.engine.logs import LogRecord
 from enisle.engine.system import DiskUsage
 from enisle.errors import Conflict, NotFound, NotModified, StartFailed, Unauthenticated
@@ -360,8 +360,11 @@ class FakeImages:
     async def prune(self, match: Callable[[Image], bool], *, dangling_only: bool = True) -> tuple[list[Removed], int]:
         return ([] if dangling_only else [Removed(deleted=IMAGE_ID)]), 0
 
-    async def usage(self) -> LayerUse:
-        return LayerUse(layers_bytes=1234)
+    async def usage(self) -> StoreUse:
+        return StoreUse(pieces={"blob": 1234})
+
+    def layer_sizes(self) -> StoreUse:
+        return StoreUse()
 
 
 class FakeNetworks:
@@ -476,8 +479,8 @@ class FakeSystem:
             "cgroup_version": "2",
         }
 
-    async def disk_usage(self) -> DiskUsage:
-        return DiskUsage(layers=LayerUse(layers_bytes=5))
+    async def disk_usage(self, wanted: frozenset[str] = frozenset()) -> DiskUsage:
+        return DiskUsage(store=StoreUse(pieces={"blob": 5}))
 
     async def doctor(self) -> list[HostCapability]:
         return [HostCapability(name="kvm", ok=False, detail="no /dev/kvm", remedy="load kvm")]

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from enisle.contracts import FileSystem, LayerUse, Progress, RegistryAuth, Removed
+from enisle.contracts import FileSystem, Progress, RegistryAuth, Removed, StoreUse
 from enisle.errors import Conflict, EnisleError, NotFound
 from enisle.model.ids import Digest, ImageId, NetworkId
 from enisle.model.image import HistoryEntry, Image, ImageConfig, ImageVariant, Platform
@@ -124,8 +124,15 @@ class FakeImages:
             del self.images[image.id]
         return [Removed(deleted=image.id) for image in gone], 1000 * len(gone)
 
-    async def usage(self) -> LayerUse:
-        return LayerUse(layers_bytes=0)
+    async def discard(self, image: ImageId) -> int:
+        del self.images[image]
+        return 1000
+
+    async def usage(self) -> StoreUse:
+        return StoreUse()
+
+    def layer_sizes(self) -> StoreUse:
+        return StoreUse()
 
     async def close(self) -> None:
         """Nothing is open."""

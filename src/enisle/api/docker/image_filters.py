@@ -86,3 +86,9 @@ def _reference_pattern(text: str) -> re.Pattern[str]:
         return re.compile("".join(parts))
     except re.error:
         raise Invalid(f"invalid filter 'reference={text[:60]}'") from None
+
+
+def without_steps(images: list[Image]) -> list[Image]:
+    """The images without those that are only a step on the way to another one."""
+    parents = {image.parent for image in images}
+    return [image for image in images if image.repo_tags or image.repo_digests or image.id not in parents]

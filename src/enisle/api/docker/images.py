@@ -18,7 +18,7 @@ from enisle.contracts import Progress, Removed
 from enisle.errors import Invalid, NotSupported
 from enisle.formats.json_document import parse_object
 from enisle.formats.reference import parse_reference
-from enisle.model.image import Image, Platform
+from enisle.model.image import Platform
 
 _VIRTUAL_UNTIL = (1, 44)
 _ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64"}
@@ -42,10 +42,12 @@ async def list_all(call: Call) -> web.StreamResponse:
     match = image_filters.matcher(filters, **bounds)
     found = await engine.images.all()
     if not query.flag("all") or filters.get("dangling"):
-        found = _without_steps(found)
+        found = image_filters.without_steps(found)
     chosen = [image for image in found if match(image)]
     chosen.sort(key=lambda image: image.created, reverse=True)
-    shared = (await engine.images.usage()).shared_bytes if query.flag("shared-size") else {}
+    shared = {}
+    if query.flag("shared-size"):
+        shared = engine.images.layer_sizes().shared_bytes([image.id for image in chosen])
     rows = []
     for image in chosen:
         row = summary_json(image, shared_bytes=shared.get(image.id, -1), with_virtual=_with_virtual(call))
@@ -56,12 +58,6 @@ async def list_all(call: Call) -> web.StreamResponse:
             ]
         rows.append(older.image_summary(row, call.version))
     return json_response(rows)
-
-
-def _without_steps(images: list[Image]) -> list[Image]:
-    """The images without those that are only a step on the way to another one."""
-    parents = {image.parent for image in images}
-    return [image for image in images if image.repo_tags or image.repo_digests or image.id not in parents]
 
 
 async def inspect(call: Call) -> web.StreamResponse:

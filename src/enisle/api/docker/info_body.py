@@ -102,7 +102,7 @@ def _settings(facts: dict[str, Any]) -> dict[str, Any]:
         "NEventsListener": facts.get("event_listeners", 0),
         "LoggingDriver": "json-file",
         "IndexServerAddress": "https://index.docker.io/v1/",
-        "RegistryConfig": _registry_config(facts.get("insecure_registries") or []),
+        "RegistryConfig": _registry_config(facts.get("insecure_registries") or [], mirrors=facts.get("mirrors") or []),
         "Runtimes": {name: {"path": name} for name in runtimes},
         "DefaultRuntime": facts.get("default_runtime", ""),
         "LiveRestoreEnabled": facts.get("live_restore", True),
@@ -111,11 +111,13 @@ def _settings(facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _registry_config(insecure: list[str]) -> dict[str, Any]:
-    index: dict[str, Any] = {"docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True}}
+def _registry_config(insecure: list[str], *, mirrors: list[str]) -> dict[str, Any]:
+    shown = [f"{mirror.rstrip('/')}/" for mirror in mirrors]  # as dockerd writes them
+    hub = {"Name": "docker.io", "Mirrors": shown, "Secure": True, "Official": True}
+    index: dict[str, Any] = {"docker.io": hub}
     for name in insecure:
         index[name] = {"Name": name, "Mirrors": [], "Secure": False, "Official": False}
-    return {"InsecureRegistryCIDRs": _LOOPBACK, "IndexConfigs": index, "Mirrors": None}
+    return {"InsecureRegistryCIDRs": _LOOPBACK, "IndexConfigs": index, "Mirrors": shown or None}
 
 
 def _absent() -> dict[str, Any]:

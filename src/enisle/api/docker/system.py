@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, cast
 
 from aiohttp import web
 
 from enisle.api.call import Call
 from enisle.api.docker import build_cache, event_body, image_body, info_body, older, registry_auth
+from enisle.api.docker.image_filters import without_steps
 from enisle.api.docker.inspect_body import summary_json
 from enisle.api.docker.request_types import AuthBody
 from enisle.api.docker.volumes import volume_json
@@ -69,7 +71,7 @@ async def disk_usage(call: Call) -> web.StreamResponse:
     wanted = frozenset(call.query.texts("type")) or _DISK_TYPES
     if not wanted <= _DISK_TYPES:
         raise Invalid(f"unknown object type: {min(wanted - _DISK_TYPES)[:40]}")
-    usage = await call.engine.system.disk_usage()
+    usage = await call.engine.system.disk_usage(wanted)
     kept = await call.builder.usage.entries() if call.builder and wanted & {"image", "build-cache"} else []
     result = _usage_json(usage, kept, wanted, with_virtual=not call.at_least(1, 44))
     if "build-cache" in wanted and not call.at_least(1, 42):
@@ -77,23 +79,33 @@ async def disk_usage(call: Call) -> web.StreamResponse:
     return json_response(result)
 
 
+def _images_json(usage: DiskUsage, kept: list[CacheEntry], *, with_virtual: bool) -> dict[str, Any]:
+    """Images with what they take on the disk: blobs, unpacked layers, disks for VMs. What is a mere step of a build
+    is no image here but the build cache's."""
+    steps = frozenset(entry.image for entry in kept if entry.image is not None and not entry.shared)
+    users = {image.id: count for image, count in usage.images}
+    shown = [image for image in without_steps([image for image, _ in usage.images]) if image.id not in steps]
+    shared = usage.store.shared_bytes([image.id for image in shown])
+    return {
+        "LayersSize": usage.store.bytes_without(steps),
+        "Images": [
+            image_body.summary_json(
+                replace(image, size_bytes=usage.store.bytes_of(image.id)),
+                containers=users[image.id],
+                shared_bytes=shared[image.id],
+                with_virtual=with_virtual,
+            )
+            for image in shown
+        ],
+    }
+
+
 def _usage_json(
     usage: DiskUsage, kept: list[CacheEntry], wanted: frozenset[str], *, with_virtual: bool
 ) -> dict[str, Any]:
     result: dict[str, Any] = {}
     if "image" in wanted:
-        steps = [entry for entry in kept if entry.image is not None and not entry.shared]
-        result["LayersSize"] = usage.layers.layers_bytes - sum(entry.size_bytes for entry in steps)
-        result["Images"] = [
-            image_body.summary_json(
-                image,
-                containers=users,
-                shared_bytes=usage.layers.shared_bytes.get(image.id, 0),
-                with_virtual=with_virtual,
-            )
-            for image, users in usage.images
-            if image.id not in {entry.image for entry in steps}
-        ]
+        result |= _images_json(usage, kept, with_virtual=with_virtual)
     if "container" in wanted:
         now = time.time_ns()
         result["Containers"] = [summary_json(instance, now, (own, all_)) for instance, own, all_ in usage.instances]

@@ -1,28 +1,26 @@
-"""How much disk a directory tree takes."""
+"""How much of the disk a directory tree takes: what du(1) says of it."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 
-_BLOCK = 512
+_BLOCK = 512  # stat(2)'s st_blocks, whatever the file system's own blocks are
 
 
-async def tree_bytes(root: Path) -> int:
-    """Bytes on disk of all files below ``root``, hard links once; what vanishes meanwhile counts nothing."""
-    return await asyncio.get_running_loop().run_in_executor(None, measure, root)
-
-
-def measure(root: Path) -> int:
-    """As ``tree_bytes``, blocking."""
-    total = 0
+def allocated_bytes(root: Path) -> int:
+    """Bytes on the disk of a file, or of a directory and all below it; hard links once, 0 for what is not there."""
+    try:
+        facts = os.lstat(root)
+    except OSError:
+        return 0
+    total = facts.st_blocks
     seen: set[tuple[int, int]] = set()
     pending = [os.fspath(root)]
     while pending:
         try:
             entries = list(os.scandir(pending.pop()))
-        except OSError:
+        except OSError:  # no directory, or gone meanwhile
             continue
         for entry in entries:
             try:
@@ -35,5 +33,5 @@ def measure(root: Path) -> int:
                 if (facts.st_dev, facts.st_ino) in seen:
                     continue
                 seen.add((facts.st_dev, facts.st_ino))
-            total += facts.st_blocks * _BLOCK
-    return total
+            total += facts.st_blocks
+    return total * _BLOCK
