@@ -78,8 +78,8 @@ class Daemon:
         path = self.root / "enisled.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def start(self, *, timeout_s: float = 30) -> None:
-        """Start enisled and wait until its socket answers."""
+    def launch(self) -> None:
+        """Start enisled."""
         self.relay = self.relay or Relay(self.socket, self.engine_socket, RECORDER)
         config = self.root / "enisle.toml"
         config.write_text(f'name = "{self.name}"\n{self.extra_config}')
@@ -92,6 +92,11 @@ class Daemon:
                 start_new_session=True,
                 env={**os.environ, **self.environment},
             )
+
+    def start(self, *, timeout_s: float = 30) -> None:
+        """Start enisled and wait until its socket answers."""
+        self.launch()
+        assert self.process is not None
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if self.docker("version", check=False).returncode == 0:

@@ -15,11 +15,12 @@ from typing import Any
 
 from enisle.contracts import ExitReport
 from enisle.engine import boot as boot_order
-from enisle.engine import health, launch, removal, supervision
+from enisle.engine import health, history, launch, removal, supervision
 from enisle.engine.addressing import release_all
 from enisle.engine.core import Core
 from enisle.engine.create import RECORD_NAME
 from enisle.engine.execs import Execs
+from enisle.engine.history import History
 from enisle.engine.mounts import volume_names
 from enisle.engine.restart import should_start_on_boot
 from enisle.engine.slots import PREFIX, Slot
@@ -49,10 +50,13 @@ async def reconcile(core: Core, execs: Execs, *, store_was_lost: bool) -> None:
     if store_was_lost:
         await core.volumes.adopt_directories()
         await _adopt_lost_records(core)
+    past = History(core.events.recent)
+    history.tell_removals(core, past)
     boot = []
     for slot in core.slots:
+        history.tell_creation(core, past, slot.record)
         try:
-            if await _reconcile_one(core, execs, slot):
+            if await _reconcile_one(core, execs, slot, past):
                 boot.append(slot)
         except EnisleError as error:
             log.error("container %s could not be reconciled: %s", slot.id[:12], error)
@@ -63,7 +67,7 @@ async def reconcile(core: Core, execs: Execs, *, store_was_lost: bool) -> None:
     boot_order.start_in_order(core, boot)
 
 
-async def _reconcile_one(core: Core, execs: Execs, slot: Slot) -> bool:
+async def _reconcile_one(core: Core, execs: Execs, slot: Slot, past: History) -> bool:
     """Make one record true; whether its restart policy wants it started now."""
     state = slot.record.state
     if state.status in (Status.REMOVING, Status.DEAD):
@@ -73,13 +77,14 @@ async def _reconcile_one(core: Core, execs: Execs, slot: Slot) -> bool:
     if slot.alive or core.keeper_directory(slot.id).exists():
         running = await core.driver(slot.record).reconnect(slot.record, launch.event_handler(core, slot))
         if running is not None and await _adopt_running(core, execs, slot, running):
+            history.tell_start(core, past, slot.record, running.started_at)
             return False
     report = _exit_report(core.directory(slot.id) / EXIT_FILE)
     if report is not None and report.finished_at <= state.finished_at:
         report = None
     was_alive = slot.alive
     if was_alive or report is not None:
-        await _settle_unseen(core, slot, report)
+        await _settle_unseen(core, slot, report, past)
     elif slot.record.endpoints or slot.record.bound_ports:
         await release_all(core, slot)
         core.slots.change(slot, endpoints=(), bound_ports=())
@@ -122,7 +127,7 @@ def _exec_of(slot: Slot, session: dict[str, Any]) -> Exec:
     )
 
 
-async def _settle_unseen(core: Core, slot: Slot, report: ExitReport | None) -> None:
+async def _settle_unseen(core: Core, slot: Slot, report: ExitReport | None, past: History) -> None:
     """Record an end that nobody saw. Restarts are decided afterwards, by the rules of a boot."""
     if report is None and slot.status is Status.RESTARTING:
         core.slots.change_state(slot, status=Status.EXITED)
@@ -130,9 +135,11 @@ async def _settle_unseen(core: Core, slot: Slot, report: ExitReport | None) -> N
     if report is None:
         report = ExitReport(exit_code=_UNKNOWN_EXIT, error=_ENDED_UNSEEN, finished_at=time.time_ns())
     slot.restarting = not slot.record.spec.auto_remove  # no policy of a running engine applies
+    started_at = report.started_at or slot.record.state.started_at
+    history.tell_start(core, past, slot.record, started_at)
     try:
         async with slot.lock:
-            await supervision.settle(core, slot, report)
+            await supervision.settle(core, slot, report, told=past.tells(slot.id, "die", max(started_at, 1)))
     finally:
         slot.restarting = False
 

@@ -38,8 +38,8 @@ async def _supervise(core: Core, slot: Slot) -> None:
             await settle(core, slot, report)
 
 
-async def settle(core: Core, slot: Slot, report: ExitReport) -> None:
-    """Record an end and do what follows from it; the caller holds the lock."""
+async def settle(core: Core, slot: Slot, report: ExitReport, *, told: bool = False) -> None:
+    """Record an end and do what follows from it; the caller holds the lock. ``told``: its event is known already."""
     slot.running = None
     if slot.health is not None:
         slot.health.cancel()
@@ -53,7 +53,8 @@ async def settle(core: Core, slot: Slot, report: ExitReport) -> None:
     state = slot.record.state
     again = _wants_restart(core, slot, report)
     core.slots.change(slot, state=ended_state(state, report, again=again), endpoints=(), bound_ports=())
-    announce(core, slot.record, "die", exitCode=str(report.exit_code), execDuration=str(_duration_s(state, report)))
+    if not told:
+        announce(core, slot.record, "die", exitCode=str(report.exit_code), execDuration=str(_duration_s(state, report)))
     announce_volumes(core, slot.record, "unmount")
     slot.wake("not-running", "next-exit")
     if again:

@@ -13,7 +13,7 @@ import secrets
 import shutil
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from enisle.contracts import FileSystem, VolumeFiles
@@ -23,6 +23,7 @@ from enisle.linux.disk_usage import allocated_bytes
 from enisle.model.volume import Backing, Volume
 
 DATA, DISK, SNAPSHOTS, NEW = "_data", "disk.img", "snapshots", ".new-"
+_LET_GO_S = 5.0
 
 log = logging.getLogger("enisle.engine")
 
@@ -35,6 +36,7 @@ class Storage:
         self.files = files
         self.locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._users: dict[str, set[str]] = {}
+        self._free: dict[str, asyncio.Event] = {}  # by name, while somebody waits for it
         self._has_quotas: bool | None = None
 
     # --- use -------------------------------------------------------------------------------------------------------
@@ -76,6 +78,14 @@ class Storage:
         """Who uses it at this moment; those that do not run use nothing."""
         return self._users.get(name, set())
 
+    async def wait_free(self, name: str) -> bool:
+        """Whether nobody uses it, now or within a moment: a copy has told its client of its end before it lets go."""
+        if not self.used_by(name):
+            return True
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._free.setdefault(name, asyncio.Event()).wait(), _LET_GO_S)
+        return not self.used_by(name)
+
     async def let_go(self, user: str, names: Iterable[str]) -> None:
         """The user has ended; what nobody uses any more is unmounted."""
         for name in names:
@@ -94,6 +104,9 @@ class Storage:
             await self.files.unmount(name)
         except EnisleError as error:
             log.warning("volume %s could not be unmounted: %s", name, error)
+        freed = self._free.pop(name, None)
+        if freed is not None:
+            freed.set()
 
     @asynccontextmanager
     async def opened(self, volume: Volume) -> AsyncIterator[str]:

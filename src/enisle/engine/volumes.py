@@ -168,6 +168,8 @@ class Volumes:
 
     async def remove(self, name: str, *, force: bool = False) -> None:
         """Conflict: "remove X: volume is in use - [ids]". ``force``: a missing one is no error."""
+        if not self.in_use_by(name):
+            await self.storage.wait_free(name)
         async with self._lock:
             volume = self._volumes.get(name)
             if volume is None:

@@ -232,6 +232,8 @@ int files_put(const char *path, uint32_t flags)
     if (fd < 0)
         return errno == ENOTDIR ? call_failed(CALL_INVALID, "extraction point is not a directory") : call_errno(path);
     int result = tar_extract(fd, flags);
+    if (result == CALL_OK && syncfs(fd)) /* once answered, it outlives the machine, which may be killed */
+        result = call_errno(path);
     close(fd);
     return result;
 }
