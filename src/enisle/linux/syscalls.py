@@ -15,8 +15,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 # Numbers from 424 on are the same on every architecture (asm-generic/unistd.h); older ones are not.
 _OLD_NUMBERS = {
-    "x86_64": {"pivot_root": 155, "keyctl": 250, "bpf": 321},
-    "aarch64": {"pivot_root": 41, "keyctl": 219, "bpf": 280},
+    "x86_64": {"clone": 56, "pivot_root": 155, "keyctl": 250, "bpf": 321},
+    "aarch64": {"clone": 220, "pivot_root": 41, "keyctl": 219, "bpf": 280},
 }
 _NUMBERS = {
     "open_tree": 428,

@@ -11,6 +11,7 @@ import os
 import signal
 import stat
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from enisle.launcher.container import identity, reaper
@@ -74,8 +75,13 @@ def take_terminal(slave: int, size: list[int]) -> None:
         os.dup2(slave, fd, inheritable=True)
 
 
-def execute(process: ProcessPlan, channel: Channel, warnings: list[str]) -> NoReturn:
-    """Become the program. Raises ChildFailure (or OSError) when that cannot be."""
+def execute(
+    process: ProcessPlan, channel: Channel, warnings: list[str], *, appear: Callable[[], None] | None = None
+) -> NoReturn:
+    """Become the program. Raises ChildFailure (or OSError) when that cannot be.
+
+    ``appear`` is called as soon as this process may do no more than its program.
+    """
     root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     root = Root(root_fd)
     who = identity.resolve(process.user, process.groups, root.read)
@@ -87,6 +93,8 @@ def execute(process: ProcessPlan, channel: Channel, warnings: list[str]) -> NoRe
     if warnings:
         channel.send({"warnings": warnings})
     become(process, who, cwd_fd)
+    if appear is not None:
+        appear()
     if process.init:
         reaper.supervise(channel, terminal=process.terminal)
     _run(process.args, environment, channel)

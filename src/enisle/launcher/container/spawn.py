@@ -117,11 +117,21 @@ class Spawn:
             self._master = fds.pop()
         if message.get("root") and fds and self.root_fd < 0:
             self.root_fd = fds.pop()
+        if "moved" in message and fds:
+            self._follow(Child(message["moved"], fds.pop()))
         close_all(fds)
         self.warnings += message.get("warnings", [])
         self._executing = self._executing or bool(message.get("exec"))
         if "error" in message:
             self._error = WallError(message["kind"], message["error"], message["exit_code"])
+
+    def _follow(self, child: Child) -> None:
+        """The program is to be another child of ours; the one we know has done its part."""
+        assert self._child is not None
+        os.set_inheritable(child.pidfd, False)
+        os.waitpid(self._child.pid, 0)
+        os.close(self._child.pidfd)
+        self._child = child
 
     def _finish(self) -> None:
         """The channel has closed: the child has become its program, or has given up."""

@@ -236,8 +236,10 @@ class ContainerWall(Wall):
         cgroup_fd = group.directory_fd()
         if userns.is_wanted(plan):
             userns.own_stdio(spawn.stdio, plan.namespaces)
+        inside = plan.namespaces.pid != "host"
+        hidden = inside and "SYS_PTRACE" in plan.process.capabilities and not userns.is_wanted(plan)
         try:
-            if plan.namespaces.pid != "host":
+            if inside and not hidden:
                 self._enter_pid_namespace(self._init_pidfd)
             try:
                 child = clone(0, cgroup_fd=cgroup_fd)
@@ -248,10 +250,11 @@ class ContainerWall(Wall):
                         init_pidfd=self._init_pidfd,
                         group=group if cgroup_fd < 0 else None,
                         has_own_users=userns.is_wanted(plan),
+                        hidden=hidden,
                     )
                     become_further_process(process, entry)
             finally:
-                if plan.namespaces.pid != "host":
+                if inside and not hidden:
                     self._leave_pid_namespace()
                 if cgroup_fd >= 0:
                     os.close(cgroup_fd)
