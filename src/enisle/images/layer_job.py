@@ -111,7 +111,7 @@ class _Plain:
         self.raw = _Counted(whole, on_read, store_fd if kind else -1)
         self._inflated = decompressed(kind, Peeked(b"", self.raw)) if kind else self.raw
         self.stored = _Compressed(store_fd) if not kind and store_fd >= 0 else None
-        self.hash = hashlib.sha256()
+        self.hash = hashlib.sha256() if kind else self.raw.hash  # what comes plain is hashed once
         self.size = 0
         self._pieces: queue.Queue[bytes | BaseException] = queue.Queue(_PIECES)
         self._stop = threading.Event()
@@ -122,7 +122,8 @@ class _Plain:
     def _run(self) -> None:
         try:
             while (piece := self._inflated.read(CHUNK)) and not self._stop.is_set():
-                self.hash.update(piece)
+                if self.compression:
+                    self.hash.update(piece)
                 self.size += len(piece)
                 if self.stored:
                     self.stored.add(piece)

@@ -15,6 +15,7 @@ from enisle.archive.overlay import is_whiteout
 from enisle.archive.pack import read_xattrs
 from enisle.contracts import layer_digest
 from enisle.linux.disk_usage import allocated_bytes
+from enisle.linux.inode_flags import spread_subdirectories
 from enisle.model.ids import Digest
 
 _log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class LayerStore:
         self._measured: dict[Digest, int] = {}
         for path in (self._root, self._staging):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        spread_subdirectories(self._staging)
 
     def path(self, chain: Digest) -> Path:
         """Where the layer that completes this chain is, or would be."""
