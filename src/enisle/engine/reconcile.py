@@ -18,7 +18,7 @@ from enisle.engine import boot as boot_order
 from enisle.engine import health, history, launch, removal, supervision
 from enisle.engine.addressing import release_all
 from enisle.engine.core import Core
-from enisle.engine.create import RECORD_NAME
+from enisle.engine.create import RECORD_NAME, copy_record
 from enisle.engine.execs import Execs
 from enisle.engine.history import History
 from enisle.engine.mounts import volume_names
@@ -39,11 +39,13 @@ log = logging.getLogger("enisle.engine")
 
 async def reconcile(core: Core, execs: Execs, *, store_was_lost: bool) -> None:
     """Load all records, adopt what runs, settle what ended, finish what was cut short, start what is to run."""
+    unreadable: set[str] = set()
     for key, value, _revision in await core.store.scan(PREFIX):
         try:
             record = decode(Instance, value)
         except Internal as error:
-            log.error("record %s is passed over: %s", key, error)
+            log.error("record %s is passed over, its directory is kept: %s", key, error)
+            unreadable.add(key.removeprefix(PREFIX))
             continue
         core.slots.adopt(record)
         core.volumes.hold(record)
@@ -55,6 +57,8 @@ async def reconcile(core: Core, execs: Execs, *, store_was_lost: bool) -> None:
     boot = []
     for slot in core.slots:
         history.tell_creation(core, past, slot.record)
+        if not (core.directory(slot.id) / RECORD_NAME).exists():
+            copy_record(core, slot.id)
         try:
             if await _reconcile_one(core, execs, slot, past):
                 boot.append(slot)
@@ -62,7 +66,7 @@ async def reconcile(core: Core, execs: Execs, *, store_was_lost: bool) -> None:
             log.error("container %s could not be reconciled: %s", slot.id[:12], error)
     await core.volumes.storage.resume()
     if not store_was_lost:
-        await _delete_orphans(core)
+        await _delete_orphans(core, unreadable)
         await core.volumes.sweep()
     boot_order.start_in_order(core, boot)
 
@@ -174,11 +178,11 @@ def _wants_boot(slot: Slot) -> bool:
     )
 
 
-async def _delete_orphans(core: Core) -> None:
+async def _delete_orphans(core: Core, kept: set[str]) -> None:
     """Directories of instances that no record names: creations that were cut short before their commit."""
     root = core.settings.data_root / "instances"
     for entry in list(os.scandir(root)):
-        if entry.name in core.slots or not entry.is_dir(follow_symlinks=False):
+        if entry.name in core.slots or entry.name in kept or not entry.is_dir(follow_symlinks=False):
             continue
         if core.keeper_directory(entry.name).exists():
             log.error("%s belongs to an instance that runs, but has no record: it is left alone", entry.path)

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from enisle.errors import EnisleError, Exhausted, Internal, Unavailable
-from enisle.state.sqlite_file import Reserve, back_up, open_checked
+from enisle.state.sqlite_file import Reserve, back_up, checksum, open_checked
 
 CHECKPOINT_AFTER_S = 1.0
-BACKUP_EVERY_S = 3600.0
+BACKUP_EVERY_S = 300.0
 GROUP_LIMIT = 256
 _RETRY_BUSY_MS = 5000
 
@@ -91,9 +91,9 @@ class SqliteStore:
                 connection.execute("DELETE FROM entries WHERE key = ?", (key,))
             for key, value in puts.items():
                 connection.execute(
-                    "INSERT INTO entries (key, value, revision) VALUES (?, ?, ?) "
-                    "ON CONFLICT (key) DO UPDATE SET value = excluded.value, revision = excluded.revision",
-                    (key, value, self._revision),
+                    "INSERT INTO entries (key, value, revision, checksum) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO "
+                    "UPDATE SET value = excluded.value, revision = excluded.revision, checksum = excluded.checksum",
+                    (key, value, self._revision, checksum(key, value)),
                 )
             return True
 

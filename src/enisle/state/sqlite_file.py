@@ -6,11 +6,12 @@ import logging
 import os
 import sqlite3
 import time
+import zlib
 from pathlib import Path
 
 from enisle.errors import Internal, Unavailable
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 RESERVE_BYTES = 8 << 20
 _CACHE_KIB = 2048
 
@@ -20,7 +21,8 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
     key TEXT NOT NULL PRIMARY KEY,
     value BLOB NOT NULL,
-    revision INTEGER NOT NULL
+    revision INTEGER NOT NULL,
+    checksum INTEGER NOT NULL
 ) WITHOUT ROWID
 """
 
@@ -69,12 +71,11 @@ def _open(path: Path) -> sqlite3.Connection:
                 remedy="Install that version again.",
             )
         if version < SCHEMA_VERSION:
-            connection.execute(_SCHEMA)
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        connection.execute("SELECT count(*), max(revision) FROM entries").fetchone()
+            _upgrade(connection, version)
+        _check_values(connection)
     except sqlite3.OperationalError as error:
         connection.close()
-        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:  # text that is no UTF-8 has no code
             raise Unavailable(f"state store {path} is locked", remedy="Another process has it open.") from error
         raise _Damaged(str(error)) from error
     except sqlite3.DatabaseError as error:
@@ -85,6 +86,29 @@ def _open(path: Path) -> sqlite3.Connection:
         raise
     os.chmod(path, 0o600)
     return connection
+
+
+def _upgrade(connection: sqlite3.Connection, version: int) -> None:
+    """Bring the schema to ours, in one transaction."""
+    connection.execute("BEGIN IMMEDIATE")
+    if version == 1:  # without checksums
+        connection.execute("ALTER TABLE entries ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0")
+        for key, value in connection.execute("SELECT key, value FROM entries").fetchall():
+            connection.execute("UPDATE entries SET checksum = ? WHERE key = ?", (checksum(key, value), key))
+    connection.execute(_SCHEMA)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+
+
+def checksum(key: str, value: bytes) -> int:
+    """SQLite has none: a flipped bit in a value would go unnoticed, and change what an instance is."""
+    return zlib.crc32(value, zlib.crc32(key.encode()))
+
+
+def _check_values(connection: sqlite3.Connection) -> None:
+    for key, value, expected in connection.execute("SELECT key, value, checksum FROM entries"):
+        if not isinstance(key, str) or not isinstance(value, bytes) or checksum(key, value) != expected:
+            raise _Damaged(f"the entry {key} does not have its checksum")
 
 
 def _replace(path: Path, backup: Path) -> None:
