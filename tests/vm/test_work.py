@@ -194,6 +194,21 @@ def test_a_paused_machine_can_be_looked_at_and_goes_on(running: Vm) -> None:
     running.wait(lambda: counter.ended, 60)
 
 
+def test_the_clock_is_right_and_runs_as_the_hosts(running: Vm) -> None:
+    def compare() -> tuple[float, float]:
+        """How far the guest's clock is behind at most, and its uptime less ours."""
+        before = time.time()
+        epoch, uptime = running.exec("sh", "-c", "date +%s; cut -d' ' -f1 /proc/uptime").output.split()
+        return before - int(epoch), float(uptime) - time.monotonic()
+
+    behind, offset = compare()
+    assert -30 < behind < 2
+    time.sleep(3)
+    behind_later, offset_later = compare()
+    assert -30 < behind_later < 2
+    assert abs(offset_later - offset) < 1.5
+
+
 def test_memory_can_shrink_but_not_grow(running: Vm) -> None:
     assert (
         running.ask(lambda done: running.wall.update(LimitsPlan(memory_bytes=192 << 20, cpu_shares=512), done)) is None

@@ -18,6 +18,7 @@ from enisle.guest import build
 from enisle.launcher.loop import EpollLoop
 from enisle.launcher.vm.wall import VmWall
 from enisle.launcher.wall import Session, WallError
+from enisle.linux.tsc import measure_khz
 from enisle.wire.plans import MountPlan, ProcessPlan, VmPlan, to_json
 
 CACHE = Path(os.environ.get("ENISLE_TEST_GUEST", "/var/cache/enisle-tests/guest"))
@@ -123,6 +124,7 @@ class Vm:
             "id": os.urandom(32).hex(),
             "hostname": "island",
             "accelerator": "tcg",
+            "tsc_khz": measure_khz(),
             "kernel": str(made.kernel),
             "initramfs": str(made.initramfs),
             "image_disk": str(self.image),

@@ -208,6 +208,7 @@ class VmPlan:
     hostname: str
     domainname: str = ""
     accelerator: str  # kvm or tcg
+    tsc_khz: int = 0  # what the host's time-stamp counter runs at, for a guest that sees it; 0: not known
     kernel: str
     initramfs: str
     image_disk: str  # EROFS, read-only, shared by all VMs of the image

@@ -20,6 +20,7 @@ def plan(**changes: object) -> VmPlan:
         "id": "ab" * 32,
         "hostname": "web",
         "accelerator": "tcg",
+        "tsc_khz": 2_500_000,
         "kernel": "/k",
         "initramfs": "/i",
         "image_disk": "/image",
@@ -44,6 +45,12 @@ def descriptors(**changes: list[int]) -> qemu.Descriptors:
         taps=fds["taps"],
         shares=fds["shares"],
     )
+
+
+def test_a_guest_trusts_a_counter_whose_frequency_is_known() -> None:
+    assert "tsc_early_khz=2500000 tsc=reliable" in qemu.kernel_command_line(plan(), shares=False)
+    assert "tsc=unstable" in qemu.kernel_command_line(plan(tsc_khz=0), shares=False)
+    assert "tsc_early_khz" not in qemu.kernel_command_line(plan(accelerator="kvm"), shares=False)
 
 
 def test_the_command_line_is_as_it_was() -> None:

@@ -20,6 +20,7 @@ from enisle.drivers.vm import check, disk, kvm, plan
 from enisle.drivers.vm.helpers import Helpers
 from enisle.errors import NotSupported
 from enisle.guest import build
+from enisle.linux import tsc
 from enisle.model.instance import Instance, InstanceSpec
 from enisle.model.process import ExecSpec
 from enisle.wire.plans import LimitsPlan, ProcessPlan, VmPlan
@@ -114,10 +115,12 @@ class VmDriver(KeeperDriver):
         async with self._making:
             guest = await asyncio.to_thread(build.ensure, self._guest_directory)
             accelerator, _ = await self._choose_accelerator(guest)
+            tsc_khz = await asyncio.to_thread(tsc.measure_khz) if accelerator == "tcg" else 0
             self._machine = plan.Machine(
                 kernel=guest.kernel,
                 initramfs=guest.initramfs,
                 accelerator=accelerator,
+                tsc_khz=tsc_khz,
                 qemu=_QEMU,
                 virtiofsd=_virtiofsd(),
             )

@@ -40,6 +40,7 @@ class Machine:
     kernel: Path
     initramfs: Path
     accelerator: str  # kvm or tcg
+    tsc_khz: int = 0  # of the host's time-stamp counter
     qemu: str
     virtiofsd: str
 
@@ -55,6 +56,7 @@ def vm_plan(launch: Launch, machine: Machine, facts: HostFacts, *, cgroup_parent
         hostname=hostname(instance),
         domainname=spec.domainname,
         accelerator=machine.accelerator,
+        tsc_khz=machine.tsc_khz,
         kernel=str(machine.kernel.resolve()),
         initramfs=str(machine.initramfs.resolve()),
         image_disk=str(launch.disk),

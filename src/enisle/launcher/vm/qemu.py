@@ -25,7 +25,7 @@ _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=d
 # No console: nobody reads it, and emulated serial output is slow. On a panic the machine resets, which -no-reboot turns
 # into the end of QEMU.
 _KERNEL_WORDS = (
-    "console=none quiet panic=-1 oops=panic no_timer_check tsc=reliable cryptomgr.notests random.trust_cpu=on "
+    "console=none quiet panic=-1 oops=panic no_timer_check cryptomgr.notests random.trust_cpu=on "
     "rcupdate.rcu_expedited=1 8250.nr_uarts=0 audit=0 apparmor=0 net.ifnames=0 pci=noaer "
     # Initialisation of what a VM of ours has no use for: keys for signed modules, tracing of probes, hibernation.
     "initcall_blacklist=load_system_certificate_list,init_kprobe_trace,blacklist_init,crypto_kdf108_init,"
@@ -84,8 +84,15 @@ def argv(plan: VmPlan, fds: Descriptors) -> list[str]:
 def kernel_command_line(plan: VmPlan, *, shares: bool) -> str:
     """What the guest's kernel is told."""
     if plan.accelerator != "tcg":
-        return _KERNEL_WORDS
-    return f"{_KERNEL_WORDS} {_TCG_SHARES_KERNEL_WORDS if shares else _TCG_KERNEL_WORDS}"
+        return f"{_KERNEL_WORDS} tsc=reliable"
+    return f"{_KERNEL_WORDS} {_tcg_time(plan.tsc_khz)} {_TCG_SHARES_KERNEL_WORDS if shares else _TCG_KERNEL_WORDS}"
+
+
+def _tcg_time(tsc_khz: int) -> str:
+    """An emulated guest reads the host's counter. It would find out its frequency by an emulated timer, and on a busy
+    host take it for many times too low or high, and its clock would run by as much too fast or slow.
+    """
+    return f"tsc_early_khz={tsc_khz} tsc=reliable" if tsc_khz else "tsc=unstable"
 
 
 def nic_device(nic: NicPlan, number: int) -> dict[str, Any]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _BOOT_TIMEOUT_S = {"kvm": 60.0, "tcg": 240.0}
 _CALL_TIMEOUT_S = 10.0
+_TELL_TIME_S = 60.0
 _FIGURES_BYTES = 64 << 10
 _PROCESSES_BYTES = 8 << 20
 _SMALLEST_BALLOON_BYTES = 64 << 20
@@ -47,6 +48,7 @@ class VmWall(Wall):
         self._qmp: Qmp | None = None
         self._nics: NicSlots | None = None
         self._boot_timer: Any = None
+        self._clock_timer: Any = None
         self._booted: Callable[[WallError | None], None] | None = None
         self._session: GuestSession | None = None
         self._paused = False
@@ -109,6 +111,14 @@ class VmWall(Wall):
     def _hello(self, generation: int) -> None:
         if generation != protocol.GENERATION:
             self._broken(f"its agent is of generation {generation}, the keeper of {protocol.GENERATION}")
+        # What SETUP says is as old as the boot has taken.
+        self._tell_time()
+
+    def _tell_time(self) -> None:
+        """Now and every minute: the guest's clock is not disciplined by the host's NTP."""
+        if self._agent is not None and (self._awake or not self._paused):
+            self._agent.send(ToGuest.CLOCK, body=u64(time.time_ns()))
+        self._clock_timer = self._loop.call_later(_TELL_TIME_S, self._tell_time)
 
     def _ready(self, problem: Failure | None) -> None:
         booted, self._booted = self._booted, None
@@ -119,6 +129,11 @@ class VmWall(Wall):
         if self._boot_timer is not None:
             self._boot_timer.cancel()
             self._boot_timer = None
+
+    def _stop_telling_time(self) -> None:
+        if self._clock_timer is not None:
+            self._clock_timer.cancel()
+            self._clock_timer = None
 
     # --- ends ------------------------------------------------------------------------------------------------------
 
@@ -137,6 +152,7 @@ class VmWall(Wall):
     def _give_up(self, reason: str, code: int) -> None:
         self._fault = self._fault or reason
         self._cancel_timer()
+        self._stop_telling_time()
         booted, self._booted = self._booted, None
         if booted is not None:
             booted(WallError("internal", f"the virtual machine did not start: {reason}", 128))
@@ -156,6 +172,7 @@ class VmWall(Wall):
 
     def close(self) -> None:
         self._cancel_timer()
+        self._stop_telling_time()
         self._booted = None
         for part in (self._agent, self._qmp, self._machine):
             if part is not None:
