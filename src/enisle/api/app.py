@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from enisle.api.call import Call
-from enisle.api.docker import build, containers, exec, images, networks, refusals, system, volumes
+from enisle.api.docker import build, buildkit, containers, exec, images, networks, refusals, system, volumes
 from enisle.api.docker.versions import DEFAULT, checked_version, common_headers
 from enisle.api.native import routes as native
 from enisle.api.reply import error_response, status_of
@@ -19,6 +19,7 @@ from enisle.errors import Denied, EnisleError, Invalid, NotFound
 
 if TYPE_CHECKING:
     from enisle.build.builder import Builder
+    from enisle.buildkit.service import BuildKit
     from enisle.engine.engine import Engine
 
 _log = logging.getLogger(__name__)
@@ -32,10 +33,11 @@ class Api:
     def __init__(self, engine: Engine, builder: Builder | None) -> None:
         self._engine = engine
         self._builder = builder
+        self._buildkit: BuildKit | None = None
         self._docker = Router(
             [
                 route
-                for module in (build, containers, exec, images, networks, volumes, system, refusals)
+                for module in (build, buildkit, containers, exec, images, networks, volumes, system, refusals)
                 for route in module.ROUTES
             ]
         )
@@ -86,7 +88,22 @@ class Api:
         route, name = found
         if "\0" in path:
             raise Invalid("the path holds a NUL character")
-        return Call(request, self._engine, version, name, self._headers, self._builder), route
+        return Call(
+            request, self._engine, version, name, self._headers, self._builder, self._kit if self._builder else None
+        ), route
+
+    def _kit(self) -> BuildKit:
+        if self._buildkit is None:
+            from enisle.buildkit.service import BuildKit
+
+            assert self._builder is not None
+            self._buildkit = BuildKit(self._builder, str(self._engine.system.version()["version"]))
+        return self._buildkit
+
+    async def close(self) -> None:
+        """End what goes on on connections that are no longer HTTP: builds are called off."""
+        if self._buildkit is not None:
+            await self._buildkit.close()
 
 
 def _refuse_other_sites(request: web.BaseRequest) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +18,7 @@ from enisle.errors import Internal, Invalid
 
 if TYPE_CHECKING:
     from enisle.build.builder import Builder
+    from enisle.buildkit.service import BuildKit
     from enisle.engine.engine import Engine
 
 Body = TypeVar("Body")
@@ -35,6 +36,7 @@ class Call:
     name: str
     headers: dict[str, str]
     builder: Builder | None = None
+    buildkit: Callable[[], BuildKit] | None = None
     _query: Query | None = field(default=None)
 
     @property
@@ -118,14 +120,21 @@ class Call:
 
     def hijack(self, *, framed: bool) -> Taken:
         """Switch the connection to a raw stream, with the head that dockerd sends for this version."""
-        protocol = self.request.protocol
-        if not isinstance(protocol, ApiProtocol):
-            raise Internal("this server cannot hand its connections over")
         kind = "multiplexed" if framed and self.at_least(1, 42) else "raw"
         if "Upgrade" in self.request.headers:
             head = f"HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.{kind}-stream\r\n{_HOP_HEADERS}"
         else:
             head = f"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.{kind}-stream\r\n"
+        return self._take_over(head)
+
+    def upgrade(self, protocol: str) -> Taken:
+        """Switch the connection to another protocol."""
+        return self._take_over(f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n")
+
+    def _take_over(self, head: str) -> Taken:
+        protocol = self.request.protocol
+        if not isinstance(protocol, ApiProtocol):
+            raise Internal("this server cannot hand its connections over")
         head += "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
         return protocol.take_over(head.encode() + b"\r\n")
 

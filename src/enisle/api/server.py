@@ -29,7 +29,7 @@ _FIELD_LIMIT_BYTES = 65536  # X-Registry-Auth and X-Registry-Config carry base64
 
 _HOLD_LIMIT_BYTES = 1 << 20
 _MAY_TAKE_OVER = re.compile(
-    rb"POST [^ ?]*/(?:containers/[^/ ?]+/attach|exec/[^/ ?]+/start)[ ?][^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n"
+    rb"POST [^ ?]*/(?:containers/[^/ ?]+/attach|exec/[^/ ?]+/start|grpc|session)[ ?][^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n"
 )
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r\n", re.IGNORECASE)
 

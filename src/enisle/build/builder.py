@@ -8,17 +8,19 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path as FilePath
 
 from enisle.archive.beneath import remove
 from enisle.build import git, remote, run_step
 from enisle.build.cache import BuildCache
 from enisle.build.caches import CacheMounts
-from enisle.build.context import opened
+from enisle.build.context import Context, opened
 from enisle.build.job import Build
 from enisle.build.options import BuildOptions
-from enisle.build.transcript import Emit
+from enisle.build.report import Report
+from enisle.build.transcript import Emit, Transcript
 from enisle.build.usage import CacheUsage
 from enisle.engine.engine import Engine
 from enisle.errors import EnisleError, Invalid
@@ -28,6 +30,9 @@ from enisle.model.image import Platform
 
 _LEAST_LIMIT_BYTES = 2 << 30
 _SHARE_OF_DISK = 10
+Source = Callable[[FilePath], AbstractAsyncContextManager[Context]]
+"""Opens a context; what it takes on the disk lies in the directory."""
+
 log = logging.getLogger("enisle.build")
 
 
@@ -72,16 +77,21 @@ class Builder:
             path.unlink(missing_ok=True)
 
     async def build(self, options: BuildOptions, body: AsyncIterator[bytes], emit: Emit) -> ImageId:
-        """The image's id. ``emit`` takes Docker's messages. Whatever happens, nothing half done is left.
+        """As :meth:`run`, of a context that is sent as a tar. ``emit`` takes Docker's messages."""
+        report = Transcript(emit, quiet=options.quiet)
+        return await self.run(options, lambda directory: opened(options, body, directory), report)
 
-        Raises StepFailed for an instruction, Invalid for the Dockerfile or the options, before anything was emitted.
+    async def run(self, options: BuildOptions, source: Source, report: Report) -> ImageId:
+        """The image's id. ``source`` opens the context. Whatever happens, nothing half done is left.
+
+        Raises StepFailed for an instruction, Invalid for the Dockerfile or the options, before anything was told.
         """
-        names = [_name(name) for name in options.names]
+        names = [image_name(name) for name in options.names]
         directory = self._temporary / secrets.token_hex(8)
         directory.mkdir(mode=0o700)
         try:
-            async with opened(options, body, directory) as context:
-                build = Build(self, options, context, directory, emit)
+            async with source(directory) as context:
+                build = Build(self, options, context, directory, report)
                 return await build.run(names)
         finally:
             await asyncio.to_thread(_remove, directory)
@@ -104,7 +114,8 @@ class Builder:
             log.info("the build cache was over its limit of %d bytes: %d entries, %d bytes", limit, len(gone), freed)
 
 
-def _name(text: str) -> str:
+def image_name(text: str) -> str:
+    """A name for a result, with its tag. Raises Invalid for a malformed one."""
     reference = parse_reference(text)
     if reference.digest:
         raise Invalid("refusing to create a tag with a digest reference")

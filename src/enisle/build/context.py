@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 
@@ -25,11 +25,13 @@ DEFAULT_NAME = "Dockerfile"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Context:
-    """``name``: what the Dockerfile is called in messages."""
+    """``name``: what the Dockerfile is called in messages. ``whole``: opens all of it, where ``tree`` has no more than
+    what the Dockerfile names."""
 
     tree: Tree
     text: str
     name: str
+    whole: Callable[[], AbstractAsyncContextManager[Tree]] | None = None
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,10 @@ from enisle.build.layer_plan import LayerPlan, threaded
 from enisle.build.layer_tree import LayerTree
 from enisle.build.named_contexts import NamedContexts
 from enisle.build.options import BuildOptions
+from enisle.build.report import Place, Report, Section
 from enisle.build.run_step import Runner
 from enisle.build.scope import EPOCH, Arguments
-from enisle.build.stage import StageBuilder, State, StepFailed, short
-from enisle.build.transcript import Emit, Quiet, Section, Transcript, excerpt
+from enisle.build.stage import StageBuilder, State, StepFailed
 from enisle.build.tree import EmptyTree, Tree
 from enisle.contracts import ImageStep, RegistryAuth
 from enisle.engine.completion import DEFAULT_PATH
@@ -40,7 +41,7 @@ class Build:
     """One build. What the stages share."""
 
     def __init__(
-        self, builder: Builder, options: BuildOptions, context: Context, directory: FilePath, emit: Emit
+        self, builder: Builder, options: BuildOptions, context: Context, directory: FilePath, report: Report
     ) -> None:
         self._builder = builder
         self.options = options
@@ -51,9 +52,7 @@ class Build:
         self.runner = Runner(builder.engine.instances, directory)
         self._context = context
         self._dockerfile: Dockerfile = parse(context.text)
-        self._emit = emit
-        self._quiet = Quiet()
-        self._transcript = Transcript(self._quiet if options.quiet else emit)
+        self._report = report
         target = options.platform or builder.host
         self.arguments = Arguments(options.arguments, target, builder.host, self._dockerfile.escape)
         self.platform_text = "/".join((target.os, target.architecture, target.variant))
@@ -69,9 +68,10 @@ class Build:
         self._sections: dict[int, Section] = {}
         self._trees: dict[str, Tree] = {}
         self._made: list[ImageId] = []
-        self._named = NamedContexts(options.contexts, context.tree, directory)
+        self._named = NamedContexts(options.contexts, context.tree, directory, options.client)
         self._sources: list[ImageId] | None = None
         self._sources_lock = asyncio.Lock()
+        self._context_lock = asyncio.Lock()
         self._stack = AsyncExitStack()
 
     async def run(self, names: list[str]) -> ImageId:
@@ -82,17 +82,15 @@ class Build:
                 await self.images.persist()
                 if self.options.keep:
                     self._builder.cache.add_result(image)
-                self._transcript.emit({"aux": {"ID": image}})
                 self._warn_unused()
-                self._transcript.emit({"stream": f"Successfully built {short(image)}\n"})
+                self._report.built(image)
                 for name in names:
                     await self.images.tag(image, name)
-                    self._transcript.emit({"stream": f"Successfully tagged {parse_reference(name).familiar}\n"})
+                    self._report.tagged(name)
         except asyncio.CancelledError:
             await self._discard()
             raise
-        if self.options.quiet:
-            self._emit({"stream": f"{image}\n"})
+        self._report.ended(image)
         return image
 
     async def _run(self) -> ImageId:
@@ -102,17 +100,16 @@ class Build:
         needed = graph.needed(self._dockerfile, target, self.arguments.expand_global, self._named)
         labels = self._labels(target)
         self._number(needed, labels)
-        self._sections = {index: self._transcript.section() for index in needed}
+        self._sections = {index: self._section(index) for index in needed}
         first = self._sections[needed[0]]
         for instruction in self._dockerfile.arguments:
-            number, total = self.count(instruction)
-            first.say(f"Step {number}/{total} : {instruction.text}\n")
+            first.step(instruction, self.place(instruction))
         try:
             state = await self._stage(target)
             if labels is not None:
                 state = await self._builders[target].add(labels)
         except StepFailed as error:
-            self._explain(error)
+            self._report.explain(self._context.text, self._context.name, error.line)
             raise
         finally:
             await self._stop_stages()
@@ -140,9 +137,15 @@ class Build:
         self._total = len(steps)
         self._steps = steps
 
-    def count(self, instruction: Instruction) -> tuple[int, int]:
+    def place(self, instruction: Instruction) -> Place:
         """The number of a step, and how many there are."""
-        return self._numbers.get(id(instruction), self._total), self._total
+        return Place(number=self._numbers.get(id(instruction), self._total), total=self._total)
+
+    def _section(self, index: int) -> Section:
+        stages = self._dockerfile.stages
+        base = self.arguments.expand_global(stages[index].base.image)
+        has_image = base != "scratch" and graph.stage_index(self._dockerfile, base, index) is None
+        return self._report.section(stages[index], alone=len(stages) == 1, has_image=has_image)
 
     # --- stages ---
 
@@ -161,15 +164,15 @@ class Build:
         stage = self._dockerfile.stages[index]
         for other in graph.needs(self._dockerfile, stage, self.arguments.expand_global, self._named):
             self._start(other)
-        section = self._sections.setdefault(index, Section(self._transcript))
+        section = self._sections.get(index) or self._section(index)
         builder = self._builders[index] = StageBuilder(self, stage, section)
         self._stages[index] = asyncio.create_task(self._finish(builder, section), name=f"build stage {index}")
 
     async def _finish(self, builder: StageBuilder, section: Section) -> State:
         try:
             state = await builder.run()
-        except EnisleError:
-            self._transcript.flush(section)
+        except EnisleError as error:
+            section.failed(error)
             raise
         section.end()
         return state
@@ -184,7 +187,7 @@ class Build:
         if name in self._named:
             image_name = self._named.image(name)
             if not image_name:
-                return await self._files_as_base(name)
+                return await self._files_as_base(name, stage)
             name, index = image_name, None
         else:
             index = None if name.isdigit() else graph.stage_index(self._dockerfile, name, stage.index)
@@ -194,14 +197,14 @@ class Build:
         image = await self._image(name, section.message, _platform(self.arguments.expand_global(stage.base.platform)))
         return State(image=image.id, config=image.config, author=image.author)
 
-    async def _files_as_base(self, name: str) -> State:
+    async def _files_as_base(self, name: str, stage: Stage) -> State:
         """A named context's files as an image of one layer."""
         plan = LayerPlan(EmptyTree(), now_ns=self.now_ns, limit_ns=self.limit_ns)
         tree = await self._named.tree(name)
         await asyncio.to_thread(plan.take, tree)
         config = ImageConfig(env=(DEFAULT_PATH,))
         key = key_of("context", await asyncio.to_thread(plan.digest), self.epoch_s, self.platform_text)
-        found = await self.cached(key)
+        found = await self.cached(key, stage)
         if found is None:
             step = ImageStep(config=config, created_by=f"FROM {name}", created=self.created)
             image = await self.extend(None, threaded(plan.pieces()), step, key)
@@ -222,7 +225,7 @@ class Build:
                 return await self._claimed(name, platform)
             except NotFound:
                 pass
-        auth = _credentials(self.options, name)
+        auth = await _credentials(self.options, name)
         pulled = await self.images.pull(name, platform=platform, auth=auth, progress=progress)
         return await self._claimed(pulled.id)
 
@@ -233,6 +236,13 @@ class Build:
         return image
 
     # --- what stages ask for ---
+
+    async def need_whole_context(self) -> None:
+        """Instructions of a base image may name any file: the Dockerfile does not tell which."""
+        async with self._context_lock:
+            if self._context.whole is not None:
+                tree = await self._stack.enter_async_context(self._context.whole())
+                self._context = replace(self._context, tree=tree, whole=None)
 
     async def tree_of(self, name: str, stage: Stage) -> Tree:
         """The files a --from names: a stage, an image; "" is the context."""
@@ -265,10 +275,10 @@ class Build:
         """Unpacked layers, topmost first."""
         return await self.images.layers(image)
 
-    async def cached(self, key: str) -> Image | None:
+    async def cached(self, key: str, stage: Stage) -> Image | None:
         """The result of a step in an earlier build, if it is still there. As with dockerd's builder, --cache-from says
         which images may be used, and no others."""
-        if self.options.no_cache or self.options.cache_from:
+        if self._anew(stage) or (self.options.cache_from and not self.options.also_own_cache):
             return None
         found = self._builder.cache.get(key)
         if found is None:
@@ -280,9 +290,14 @@ class Build:
         self._builder.cache.touch(key)
         return image
 
-    async def borrowed(self, parent: ImageId | None, step: ImageStep, key: str) -> ImageId | None:
+    def _anew(self, stage: Stage) -> bool:
+        options = self.options
+        names = (stage.base.name.lower(), str(stage.index))
+        return options.no_cache or any(name.lower() in names for name in options.no_cache_stages)
+
+    async def borrowed(self, parent: ImageId | None, step: ImageStep, key: str, stage: Stage) -> ImageId | None:
         """The result of a step from one of the images that --cache-from names."""
-        if self.options.no_cache or not self.options.cache_from:
+        if self._anew(stage) or not self.options.cache_from:
             return None
         async with self._sources_lock:
             if self._sources is None:
@@ -300,7 +315,7 @@ class Build:
             try:
                 found.append((await self._image(name, lambda _: None, None, pull=False)).id)
             except EnisleError as error:
-                self._transcript.emit({"stream": f"[Warning] {name} is no source of the cache: {error}\n"})
+                self._report.warn(f"{name} is no source of the cache: {error}")
         return found
 
     def _keep(self, image: ImageId, key: str, step: ImageStep) -> None:
@@ -341,16 +356,9 @@ class Build:
 
     # --- messages ---
 
-    def _explain(self, error: StepFailed) -> None:
-        """Show what was held back, and the lines of the Dockerfile that failed."""
-        for message in self._quiet.kept:
-            self._emit(message)
-        if error.line:
-            self._emit({"stream": excerpt(self._context.text, self._context.name, error.line)})
-
     def _warn_unused(self) -> None:
         if unused := self.arguments.unused():
-            self._transcript.emit({"stream": f"[Warning] One or more build-args {unused} were not consumed\n"})
+            self._report.warn(f"One or more build-args {unused} were not consumed")
 
 
 def _literal(text: str) -> str:
@@ -378,11 +386,13 @@ def _platform(text: str) -> Platform | None:
     return Platform(os=parts[0], architecture=parts[1], variant=parts[2] if len(parts) == 3 else "")
 
 
-def _credentials(options: BuildOptions, name: str) -> RegistryAuth | None:
+async def _credentials(options: BuildOptions, name: str) -> RegistryAuth | None:
     reference = parse_reference(name)
     for registry in (reference.domain, f"https://{reference.domain}/", f"https://{reference.domain}"):
         if registry in options.credentials:
             return options.credentials[registry]
     if reference.domain == "docker.io":
-        return options.credentials.get("https://index.docker.io/v1/")
-    return None
+        found = options.credentials.get("https://index.docker.io/v1/")
+        if found is not None:
+            return found
+    return await options.client.credentials(reference.domain) if options.client is not None else None

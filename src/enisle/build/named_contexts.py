@@ -1,7 +1,8 @@
 """Named contexts: what a FROM or --from of that name means instead of a stage or an image.
 
 ``docker-image://REFERENCE``, a git repository or the URL of a tar, or ``input:DIRECTORY``: a directory of the context
-that was sent, which is no part of the main context then. (The spellings are BuildKit's.)
+that was sent, which is no part of the main context then, or ``local:NAME``: a directory that the client is asked for.
+(The spellings are BuildKit's.)
 """
 
 from __future__ import annotations
@@ -14,17 +15,20 @@ from pathlib import Path as FilePath
 
 from enisle.build import git, remote
 from enisle.build.archive_tree import ArchiveTree, spool
+from enisle.build.client import Client
 from enisle.build.tree import Tree, split
 from enisle.errors import Invalid
 
 _IMAGE = "docker-image://"
 _INPUT = "input:"
+_LOCAL = "local:"
 
 
 class NamedContexts:
     """The named contexts of one build; each is fetched once, when it is needed. Close it at the end."""
 
-    def __init__(self, given: Mapping[str, str], main: Tree, directory: FilePath) -> None:
+    def __init__(self, given: Mapping[str, str], main: Tree, directory: FilePath, client: Client | None = None) -> None:
+        self._client = client
         self._given = {_normal(name): value for name, value in given.items()}
         self._directory = directory
         self._lock = asyncio.Lock()
@@ -32,7 +36,7 @@ class NamedContexts:
         self._trees: dict[str, Tree] = {}
         self._main = main
         for name, value in self._given.items():
-            if value.startswith(_INPUT):
+            if value.startswith(_INPUT) or (client is not None and value.startswith(_LOCAL)):
                 continue
             if not value.startswith(_IMAGE) and git.parse(value) is None and not remote.is_url(value):
                 raise Invalid(f"invalid context {name}={value[:200]}: it is an image, a git repository or a URL")
@@ -70,6 +74,9 @@ class NamedContexts:
             return self._trees[name]
 
     async def _fetched(self, value: str) -> Tree:
+        if self._client is not None and value.startswith(_LOCAL):
+            files = self._client.files(value.removeprefix(_LOCAL), self._directory)
+            return await self._stack.enter_async_context(files)
         repository = git.parse(value)
         if repository is not None:
             return await self._stack.enter_async_context(git.cloned(repository, self._directory))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from enisle.build.client import Client
 from enisle.contracts import RegistryAuth
 from enisle.model.image import Platform
 from enisle.model.resources import Resources, Ulimit
@@ -16,8 +17,10 @@ class BuildOptions:
 
     ``runtime`` "vm": every RUN has a virtual machine of its own. ``secrets``: by id, never stored, never part of a
     key. ``ssh``: paths of agents' sockets on this host, by id. ``credentials``: by registry. ``cache_from``: images
-    that are trusted to give results of steps. ``contexts``: named contexts, see :mod:`enisle.build.named_contexts`.
-    ``keep``: the result is an image that somebody wants, not only a step on the way to something else.
+    that are trusted to give results of steps; with ``also_own_cache`` what this engine has built counts, too.
+    ``no_cache_stages``: only these are built anew. ``contexts``: named ones, see :mod:`enisle.build.named_contexts`.
+    ``client`` is asked for what is not given here. ``keep``: the result is an image that somebody wants, not only a
+    step on the way to something else.
     """
 
     dockerfile: str = ""
@@ -27,6 +30,7 @@ class BuildOptions:
     arguments: Mapping[str, str | None] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     no_cache: bool = False
+    no_cache_stages: tuple[str, ...] = ()
     pull: bool = False
     squash: bool = False
     quiet: bool = False
@@ -44,6 +48,8 @@ class BuildOptions:
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     ssh: Mapping[str, str] = field(default_factory=dict)
     cache_from: tuple[str, ...] = ()
+    also_own_cache: bool = False
     contexts: Mapping[str, str] = field(default_factory=dict)
+    client: Client | None = None
     keep: bool = True
     credentials: Mapping[str, RegistryAuth] = field(default_factory=dict, repr=False)

@@ -207,6 +207,8 @@ class RunMounts:
         if not name:
             raise Invalid("RUN --mount=type=secret needs an id")
         data = self._options.secrets.get(name)
+        if data is None and self._options.client is not None:
+            data = await self._options.client.secret(name)
         if data is None:
             if _flag(options, "required"):
                 raise Invalid(f"secret {name}: not found. Give it with: enisle build --secret id={name},src=FILE")
@@ -233,6 +235,8 @@ class RunMounts:
     async def _ssh(self, options: dict[str, str], target: str) -> None:
         name = options.get("id", "default")
         socket = self._options.ssh.get(name)
+        if socket is None and self._options.client is not None:
+            socket = await self._options.client.agent(name)
         if socket is None:
             if _flag(options, "required"):
                 raise Invalid(f"ssh agent {name}: not found. Give it with: enisle build --ssh {name}")

@@ -6,21 +6,26 @@ import asyncio
 import codecs
 import socket
 import struct
-from collections.abc import Callable
+from typing import Protocol
 
 _READ_BYTES = 64 << 10
 _HEADER = struct.Struct(">BxxxI")  # Docker's frames: stream, length
 _STDERR = 2
-_RED, _PLAIN = "\x1b[91m", "\x1b[0m"  # what dockerd puts around stderr
+
+
+class Say(Protocol):
+    """Takes text."""
+
+    def __call__(self, text: str, *, stderr: bool) -> None: ...
 
 
 class Output:
-    """Takes Docker's frames in pieces of any size; gives ``say`` their text, what came from stderr in red.
+    """Takes Docker's frames in pieces of any size; gives ``say`` their text, and whether it came from stderr.
 
     Bytes that are no UTF-8 are replaced.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Say) -> None:
         self._say = say
         self._pending = bytearray()
         self._decoders = {stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in range(_STDERR + 1)}
@@ -44,10 +49,10 @@ class Output:
 
     def _tell(self, stream: int, data: bytes, *, final: bool = False) -> None:
         if text := self._decoders[stream].decode(data, final):
-            self._say(f"{_RED}{text}{_PLAIN}" if stream == _STDERR else text)
+            self._say(text, stderr=stream == _STDERR)
 
 
-async def pump(source: socket.socket, say: Callable[[str], None]) -> None:
+async def pump(source: socket.socket, say: Say) -> None:
     """Pass on text until the other side has closed."""
     loop = asyncio.get_running_loop()
     output = Output(say)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 
 from enisle.build.archive_tree import spool
 from enisle.build.options import BuildOptions
+from enisle.build.report import Section
 from enisle.build.run_mounts import Mounted
 from enisle.build.run_output import pump
 from enisle.contracts import Connection
@@ -29,8 +30,9 @@ _READ_ENV = 'X="$(cat {path}; printf x)"; {name}="${{X%x}}"; unset X; export {na
 class RunFailed(Invalid):
     """A command ended with an exit code other than 0."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
+    def __init__(self, words: tuple[str, ...], exit_code: int) -> None:
+        super().__init__(f"The command '{' '.join(words)}' returned a non-zero code: {exit_code}")
+        self.words = words
         self.exit_code = exit_code
 
 
@@ -87,7 +89,7 @@ def _quoted(text: str) -> str:
 
 
 class Runner:
-    """Runs steps. ``say`` takes what the command prints."""
+    """Runs steps. What the commands print goes to their stage's section."""
 
     def __init__(self, instances: Instances, directory: FilePath) -> None:
         self._instances = instances
@@ -95,7 +97,7 @@ class Runner:
 
     @asynccontextmanager
     async def ran(
-        self, step: RunStep, options: BuildOptions, mounted: Mounted, say: Callable[[str], None]
+        self, step: RunStep, options: BuildOptions, mounted: Mounted, section: Section
     ) -> AsyncIterator[FilePath]:
         """Run it; its layer as a tar file. The instance is gone at the end, however it ends. Raises RunFailed."""
         spec = spec_of(step, options, mounted)
@@ -103,17 +105,15 @@ class Runner:
         path = self._directory / secrets.token_hex(8)
         removes = options.remove or options.force_remove
         try:
-            say(f" ---> Running in {record.id[:12]}\n")
-            exit_code = await self._run(record, say)
+            section.note(f" ---> Running in {record.id[:12]}\n")
+            exit_code = await self._run(record, section)
             if exit_code:
                 removes = True
-                raise RunFailed(
-                    f"The command '{' '.join(step.words)}' returned a non-zero code: {exit_code}", exit_code
-                )
+                raise RunFailed(step.words, exit_code)
             async with self._instances.files(record.id) as files:
                 await spool(await files.layer(), path)
             if options.remove:
-                say(f"Removing intermediate container {record.id[:12]}\n")
+                section.note(f"Removing intermediate container {record.id[:12]}\n")
                 await self._remove(record)
             yield path
         except BaseException:
@@ -128,7 +128,7 @@ class Runner:
         with suppress(NotFound):
             await self._instances.remove(record.id, force=True, volumes=True)
 
-    async def _run(self, record: Instance, say: Callable[[str], None]) -> int:
+    async def _run(self, record: Instance, section: Section) -> int:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         async with AsyncExitStack() as stack:
@@ -137,7 +137,7 @@ class Runner:
             await self._instances.attach(record.id, connection)
             ended = await self._instances.prepare_wait(record.id, "next-exit")
             await self._instances.start(record.id)
-            await pump(ours, say)
+            await pump(ours, section.output)
             return (await ended).exit_code
 
 

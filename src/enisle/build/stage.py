@@ -15,10 +15,10 @@ from enisle.build.layer_filter import filtered, stubs
 from enisle.build.layer_plan import LayerPlan, threaded
 from enisle.build.layer_tree import LayerTree
 from enisle.build.owners import owner
+from enisle.build.report import Section
 from enisle.build.run_mounts import SCRIPTS, RunMounts
 from enisle.build.run_step import RunFailed, RunStep
 from enisle.build.scope import Scope
-from enisle.build.transcript import Section
 from enisle.build.tree import EmptyTree, Tree, split
 from enisle.contracts import ImageStep
 from enisle.engine.completion import DEFAULT_PATH
@@ -44,6 +44,7 @@ class StepFailed(EnisleError):
         self.kind = cause.kind
         self.line = line
         self.exit_code = cause.exit_code if isinstance(cause, RunFailed) else 0
+        self.words = cause.words if isinstance(cause, RunFailed) else ()
 
 
 @dataclass(kw_only=True)
@@ -97,7 +98,7 @@ class StageBuilder:
             raise Invalid(f"base name ({base.image}) should not be blank")
         self._announce(base)
         if name == "scratch":
-            self._section.say(" ---> \n")
+            self._section.image(None)
             self._state.config = ImageConfig(env=(DEFAULT_PATH,))
             return
         found = await self._build.base_state(name, self._stage, self._section)
@@ -107,19 +108,20 @@ class StageBuilder:
         self._say_image()
         if triggers:
             word = "triggers" if len(triggers) > 1 else "trigger"
-            self._section.say(f"# Executing {len(triggers)} build {word}\n")
+            self._section.note(f"# Executing {len(triggers)} build {word}\n")
+        if triggers:
+            await self._build.need_whole_context()
         for trigger in triggers:
             for line in split_lines(trigger).lines:
                 await self._carry_out(replace(parse_line(line), number=base.number))
 
     def _announce(self, instruction: Instruction) -> None:
         self._line = instruction.number
-        number, total = self._build.count(instruction)
-        self._section.say(f"Step {number}/{total} : {instruction.text}\n")
+        self._section.step(instruction, self._build.place(instruction))
 
     def _say_image(self) -> None:
         if self._state.image is not None:
-            self._section.say(f" ---> {short(self._state.image)}\n")
+            self._section.image(self._state.image)
 
     async def _step(self, instruction: Instruction) -> None:
         self._announce(instruction)
@@ -146,10 +148,10 @@ class StageBuilder:
 
     async def _cached(self, key: str, config: ImageConfig, created_by: str) -> bool:
         """Take the result of an earlier build, if there is one, or of an image that --cache-from names."""
-        image = await self._build.cached(key)
+        image = await self._build.cached(key, self._stage)
         if image is None:
             return bool(created_by) and await self._borrowed(key, config, created_by)
-        self._section.say(" ---> Using cache\n")
+        self._section.cached()
         self._become(image.id, image.config)
         return True
 
@@ -175,10 +177,10 @@ class StageBuilder:
 
     async def _borrowed(self, key: str, config: ImageConfig, created_by: str) -> bool:
         """Take the result from an image that --cache-from names, if one has it."""
-        image = await self._build.borrowed(self._state.image, self._image_step(config, created_by), key)
+        image = await self._build.borrowed(self._state.image, self._image_step(config, created_by), key, self._stage)
         if image is None:
             return False
-        self._section.say(" ---> Using cache\n")
+        self._section.cached()
         self._become(image, config)
         return True
 
@@ -305,7 +307,7 @@ class StageBuilder:
                 network=network,
             )
             unwanted = await asyncio.to_thread(stubs, mounts.targets, await self.tree())
-            ran = build.runner.ran(step, build.options, mounts.result, self._section.say)
+            ran = build.runner.ran(step, build.options, mounts.result, self._section)
             layer = await stack.enter_async_context(ran)
             pieces = filtered(layer, unwanted, limit_ns=build.limit_ns)
             await self._result(key, config, created_by, threaded(pieces))
@@ -347,8 +349,3 @@ def _run_history(words: tuple[str, ...], arguments: dict[str, str]) -> str:
     if not arguments:
         return text
     return f"|{len(arguments)} {' '.join(f'{name}={value}' for name, value in arguments.items())} {text}"
-
-
-def short(image: str) -> str:
-    """An image's id as Docker's builder shows it."""
-    return image.partition(":")[2][:12]

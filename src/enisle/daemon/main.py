@@ -92,7 +92,8 @@ async def _serve(config: Config) -> int:
         await builder.open()
         tcp = [bind_tcp(address) for address in config.api.listen]
         sock = bind(config.socket_path, config.group)
-        serving = await serve(make_app(engine, builder), [sock])
+        app = make_app(engine, builder)
+        serving = await serve(app, [sock])
         for each in tcp:
             files = TlsFiles(ca=config.api.ca, certificate=config.api.certificate, key=config.api.key)
             await serving.listen_tls(each, files)
@@ -103,7 +104,7 @@ async def _serve(config: Config) -> int:
         notify("STOPPING=1")
         log.info("stopping; what runs goes on running")
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(serving.close(), STOP_TIMEOUT_S / 2)
+            await asyncio.wait_for(asyncio.gather(app.close(), serving.close()), STOP_TIMEOUT_S / 2)
         with contextlib.suppress(FileNotFoundError):
             config.socket_path.unlink()
     return 0

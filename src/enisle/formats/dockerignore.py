@@ -43,8 +43,13 @@ class Ignore:
 
 def parse(text: str) -> Ignore:
     """The file's text. Raises Invalid on a malformed pattern."""
-    lines = (line.strip() for line in text.removeprefix("\ufeff").splitlines() if not line.startswith("#"))
-    return Ignore([line for line in lines if line])
+    return Ignore(lines(text))
+
+
+def lines(text: str) -> list[str]:
+    """The patterns in the file's text, as they are written there."""
+    stripped = (line.strip() for line in text.removeprefix("\ufeff").splitlines() if not line.startswith("#"))
+    return [line for line in stripped if line]
 
 
 def _pattern(text: str) -> Pattern | None:

@@ -15,7 +15,6 @@ EXCUSED_TAGS = frozenset({"Swarm", "Node", "Service", "Task", "Secret", "Config"
 
 EXCUSED = {
     "GET /images/search": "there is no hub to ask: 501",
-    "POST /session": "BuildKit's sessions are not offered: 501",
     "PUT /volumes/{name}": "only a swarm's volumes can be updated: 400",
 }
 

@@ -10,14 +10,13 @@ import pytest
 from enisle.build import git, graph
 from enisle.build.cache import BuildCache, key_of
 from enisle.build.config_steps import changed, working_directory
-from enisle.build.job import excerpt
 from enisle.build.options import BuildOptions
 from enisle.build.remote import file_name
 from enisle.build.run_mounts import Mounted
 from enisle.build.run_step import RunStep, defaults_of, spec_of
 from enisle.build.scope import Arguments, Scope
 from enisle.build.stage import run_words
-from enisle.build.transcript import Transcript
+from enisle.build.transcript import Transcript, excerpt
 from enisle.errors import Denied, Invalid, Unavailable
 from enisle.formats.dockerfile.instructions import Arg, Dockerfile, Run
 from enisle.formats.dockerfile.parse import parse
@@ -174,13 +173,14 @@ def test_the_cache_is_read_again_and_forgets(tmp_path: Path) -> None:
 def test_stages_speak_in_the_order_of_the_file() -> None:
     said: list[dict[str, Any]] = []
     transcript = Transcript(said.append)
-    first, second = transcript.section(), transcript.section()
-    second.say("2a")
-    first.say("1a")
+    [stage] = parse("FROM x").stages
+    first, second = (transcript.section(stage, alone=False, has_image=True) for _ in range(2))
+    second.note("2a")
+    first.note("1a")
     second.end()
-    first.say("1b")
+    first.output("1b", stderr=True)
     first.end()
-    assert [message["stream"] for message in said] == ["1a", "1b", "2a"]
+    assert [message["stream"] for message in said] == ["1a", "\x1b[91m1b\x1b[0m", "2a"]
 
 
 def test_the_line_that_failed_is_shown() -> None:

@@ -184,13 +184,8 @@ async def cancel(_call: Call) -> web.StreamResponse:
     return empty(200)
 
 
-async def session(_call: Call) -> web.StreamResponse:
-    raise NotSupported("BuildKit's sessions are not offered.", remedy="Set DOCKER_BUILDKIT=0, or use enisle build.")
-
-
 ROUTES = [
     Route("POST", "build", build, watch=True),
     Route("POST", "build/cancel", cancel),
     Route("POST", "build/prune", build_cache.prune),
-    Route("POST", "session", session),
 ]

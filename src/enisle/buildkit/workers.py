@@ -1,0 +1,28 @@
+"""Who builds: this engine, as BuildKit's clients see it."""
+
+from __future__ import annotations
+
+from enisle.build.builder import Builder
+from enisle.buildkit.control_messages import Platform, Version, Worker
+
+_LABEL = "org.mobyproject.buildkit.worker."
+
+
+class Workers:
+    """The one worker."""
+
+    def __init__(self, builder: Builder, version: str) -> None:
+        self._builder = builder
+        self._version = version
+
+    @property
+    def version(self) -> Version:
+        """What we are."""
+        return Version(package="github.com/enisle/enisle", version=self._version)
+
+    def all(self) -> list[Worker]:
+        """As ListWorkers tells them."""
+        host = self._builder.host
+        labels = {f"{_LABEL}executor": "enisle", f"{_LABEL}moby.host-gateway-ip": "host-gateway"}
+        platform = Platform(os=host.os, architecture=host.architecture, variant=host.variant)
+        return [Worker(id="enisle", labels=labels, platforms=[platform], version=self.version)]
