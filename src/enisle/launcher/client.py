@@ -11,6 +11,7 @@ import struct
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ LOW_BYTES = 64 << 10
 DEFAULT_DETACH_KEYS = b"\x10\x11"  # ctrl-p ctrl-q
 _HEADER = struct.Struct(">BxxxI")
 _READ_BYTES = 64 << 10
+_PIECES = 64  # of the queue in one call; the kernel takes 1024
 
 
 class DetachKeys:
@@ -72,7 +74,7 @@ class Client:
         self._loop = loop
         self._fd = fd
         self.options = options
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[bytes | memoryview] = deque()
         self._queued = 0
         self._ending = False
         self._input_over = not options.stdin
@@ -106,9 +108,10 @@ class Client:
         """Queue output, with Docker's header if it wants that."""
         if self._fd < 0 or not data or not self.wants(stream):
             return
-        if self.options.framed:
-            data = _HEADER.pack(stream, len(data)) + data
         idle = not self._queue
+        if self.options.framed:
+            self._queue.append(_HEADER.pack(stream, len(data)))
+            self._queued += _HEADER.size
         self._queue.append(data)
         self._queued += len(data)
         if idle:
@@ -135,13 +138,12 @@ class Client:
     def _flush(self) -> None:
         try:
             while self._queue:
-                data = self._queue[0]
-                sent = os.write(self._fd, data)
+                sent = os.writev(self._fd, list(islice(self._queue, _PIECES)))
                 self._queued -= sent
-                if sent < len(data):
-                    self._queue[0] = data[sent:]
-                    continue
-                self._queue.popleft()
+                while self._queue and sent >= len(self._queue[0]):
+                    sent -= len(self._queue.popleft())
+                if sent:
+                    self._queue[0] = memoryview(self._queue[0])[sent:]
         except (BlockingIOError, InterruptedError):
             self._loop.add_writer(self._fd, self._writable)
             return
