@@ -10,6 +10,7 @@ import argparse
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -63,16 +64,24 @@ def rows() -> list[tuple[str, Row, Measure]]:
 
 
 def measure(engine: Engine, table: list[tuple[str, Row, Measure]], options: argparse.Namespace) -> None:
-    """Fill in one engine's column. What an engine cannot do is reported and left empty."""
+    """Fill in one engine's column. What an engine cannot do is said here and in the table."""
     for name, row, take in table:
         if not _wanted(name, options):
             continue
         try:
             row.samples[engine.name] = take(engine, options.count)
-        except (RuntimeError, OSError) as error:
-            _say(f"{engine.name}: {row.title}: {str(error).strip()[-400:]}")
-            continue
-        _say(f"{engine.name}: {row.title}: {row.median(engine.name):.2f} {row.unit}")
+            _say(f"{engine.name}: {row.title}: {row.cell(engine.name)}")
+        except Exception as error:  # whatever an engine does in one row, the others are measured
+            row.failed.add(engine.name)
+            _say(f"{engine.name}: {row.title}: {_explained(error)}")
+        try:
+            engine.tidy()
+        except Exception as error:
+            _say(f"{engine.name}: tidying up after {row.title}: {_explained(error)}")
+
+
+def _explained(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip()[-400:]}"
 
 
 def _wanted(name: str, options: argparse.Namespace) -> bool:
@@ -91,8 +100,10 @@ def storm(engine: Engine, found: dict[str, Row]) -> None:
         for phase, seconds in measures.storm(engine, STORM_CONTAINERS).items():
             title = f"{STORM_CONTAINERS} containers: {phase}"
             found.setdefault(phase, Row(title, unit="s")).samples[engine.name] = [seconds]
-    except (RuntimeError, OSError) as error:
-        _say(f"{engine.name}: storm: {str(error).strip()[-400:]}")
+    except Exception as error:
+        for phase in measures.STORM_PHASES:
+            found.setdefault(phase, Row(f"{STORM_CONTAINERS} containers: {phase}", unit="s")).failed.add(engine.name)
+        _say(f"{engine.name}: storm: {_explained(error)}")
 
 
 def compare(options: argparse.Namespace, archive: Path, scratch: Path) -> str:
@@ -117,16 +128,17 @@ def compare(options: argparse.Namespace, archive: Path, scratch: Path) -> str:
                 storm(engine, storms)
             if isinstance(engine, Enisle) and _wanted("vm", options):
                 vm.samples[name] = measures.vm_first_output(engine, max(options.count // 2, 5))
-        except (RuntimeError, OSError) as error:
-            _say(f"{name}: {error}")
+        except Exception as error:  # an engine that does not start leaves its column empty
+            _say(f"{name}: {_explained(error)}")
         finally:
             engine.stop()
     load = max(before, os.getloadavg()[1] - 1)  # our own work adds about one
     machine = f"{os.cpu_count()} CPUs, Linux {platform.release()}, {time.strftime('%Y-%m-%d')}"
     if load > 1:
         machine += f"; the machine had other work to do (load {load:.1f}), so all of it is too slow"
-    head = f"Medians of {options.count}; {', '.join(versions)}; {machine}.\n\n"
-    shown = [row for row in (*(row for _name, row, _take in table), base, *storms.values(), vm) if row.samples]
+    head = f"Medians of at most {options.count}; {', '.join(versions)}; {machine}.\n\n"
+    measured = (*(row for _name, row, _take in table), base, *storms.values(), vm)
+    shown = [row for row in measured if row.samples or row.failed]
     return head + render(shown, list(options.only))
 
 
@@ -146,6 +158,7 @@ def main() -> None:
     if _wanted("vm", options):
         # Its package is downloaded, which an engine in a network namespace of its own cannot do.
         command(sys.executable, "-m", "enisle.guest.build", "--output", str(GUEST), timeout_s=900)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of everything that removes what was made
     scratch = Path(tempfile.mkdtemp(prefix="enisle-bench-", dir="/var/tmp"))
     try:
         text = compare(options, archive, scratch)

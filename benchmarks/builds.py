@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.engines import IMAGE, Engine
 from benchmarks.measures import timed
+from benchmarks.pace import paced
 
 _STEPS = 20
 _FILES = 10_000
@@ -21,26 +22,26 @@ def cached_steps(engine: Engine, count: int) -> list[float]:
     lines = [(f"RUN echo {step} > /{step}", f"COPY f{step} /", f"ENV E{step}=1")[step % 3] for step in range(_STEPS)]
     with _context(lines, {f"f{step}": f"{step}\n" for step in range(_STEPS)}) as context:
         _build(engine, context)
-        return [timed(lambda: _build(engine, context)) for _ in range(count)]
+        return [timed(lambda: _build(engine, context)) for _ in paced(count)]
 
 
 def small_runs(engine: Engine, count: int) -> list[float]:
     """20 RUNs that do next to nothing, none of them done before."""
     with _context([f"RUN echo {step} > /{step}" for step in range(_STEPS)], {}) as context:
-        return [timed(lambda: _build(engine, context, "--no-cache")) for _ in range(min(count, 3))]
+        return [timed(lambda: _build(engine, context, "--no-cache")) for _ in paced(min(count, 3))]
 
 
 def many_files(engine: Engine, count: int) -> list[float]:
     """COPY of a context of 10,000 files of 1 KiB in 100 directories, not done before."""
     with _many() as context:
-        return [timed(lambda: _build(engine, context, "--no-cache")) for _ in range(min(count, 5))]
+        return [timed(lambda: _build(engine, context, "--no-cache")) for _ in paced(min(count, 5))]
 
 
 def many_files_cached(engine: Engine, count: int) -> list[float]:
     """The same, done before."""
     with _many() as context:
         _build(engine, context)
-        return [timed(lambda: _build(engine, context)) for _ in range(min(count, 5))]
+        return [timed(lambda: _build(engine, context)) for _ in paced(min(count, 5))]
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.engines import IMAGE, Engine, Podman
 from benchmarks.material import LARGE, REGISTRY, REMOTE, Material, registry
+from benchmarks.pace import paced
 from benchmarks.table import Row
 
 if TYPE_CHECKING:
@@ -31,12 +32,15 @@ _Take = Callable[[Engine, int, Material], list[float]]
 
 
 def data_rows(material: Material) -> list[tuple[str, Row, Measure]]:
-    """The rows of :data:`DATA`, with a quarter of the rounds of others, at least three."""
+    """The rows of :data:`DATA`, with a quarter of the rounds of others, but three if so many were asked for."""
 
     def measure(take: _Take) -> Measure:
-        return lambda engine, count: take(engine, max(3, count // 4), material)
+        return lambda engine, count: take(engine, min(count, max(3, count // 4)), material)
 
-    return [(name, Row(title, unit="s", aim_ratio=1.0), measure(take)) for name, (title, take) in DATA.items()]
+    return [
+        (name, Row(title, unit="s", aim_ratio=1, of_fastest=True), measure(take))
+        for name, (title, take) in DATA.items()
+    ]
 
 
 def _client(engine: Engine, *args: str) -> float:
@@ -66,40 +70,40 @@ def _container(engine: Engine, *command: str, options: tuple[str, ...] = ()) -> 
 
 
 def _run(engine: Engine, count: int, _material: Material) -> list[float]:
-    return [_client(engine, "run", "--rm", "--network", "none", *_LARGE_LOG, IMAGE, *_PRINT) for _ in range(count)]
+    return [_client(engine, "run", "--rm", "--network", "none", *_LARGE_LOG, IMAGE, *_PRINT) for _ in paced(count)]
 
 
 def _exec(engine: Engine, count: int, _material: Material) -> list[float]:
     with _container(engine, "sleep", "100000") as instance:
-        return [_client(engine, "exec", instance, *_PRINT) for _ in range(count)]
+        return [_client(engine, "exec", instance, *_PRINT) for _ in paced(count)]
 
 
 def _logs(engine: Engine, count: int, _material: Material) -> list[float]:
     with _container(engine, *_PRINT, options=_LARGE_LOG) as instance:
         engine.run("wait", instance)
-        return [_client(engine, "logs", instance) for _ in range(count)]
+        return [_client(engine, "logs", instance) for _ in paced(count)]
 
 
 def _copy_in(engine: Engine, count: int, material: Material) -> list[float]:
     with _container(engine, "sleep", "100000") as instance:
-        return [_client(engine, "cp", str(material.file), f"{instance}:/file{n}") for n in range(count)]
+        return [_client(engine, "cp", str(material.file), f"{instance}:/file{n}") for n in paced(count)]
 
 
 def _copy_out(engine: Engine, count: int, material: Material) -> list[float]:
     with _container(engine, "sleep", "100000") as instance:
         _client(engine, "cp", str(material.file), f"{instance}:/file")
-        return [_out(engine, f"{instance}:/file") for _ in range(count)]
+        return [_out(engine, f"{instance}:/file") for _ in paced(count)]
 
 
 def _copy_tree_in(engine: Engine, count: int, material: Material) -> list[float]:
     with _container(engine, "sleep", "100000") as instance:
-        return [_client(engine, "cp", str(material.tree), f"{instance}:/tree{n}") for n in range(count)]
+        return [_client(engine, "cp", str(material.tree), f"{instance}:/tree{n}") for n in paced(count)]
 
 
 def _copy_tree_out(engine: Engine, count: int, material: Material) -> list[float]:
     with _container(engine, "sleep", "100000") as instance:
         _client(engine, "cp", str(material.tree), f"{instance}:/tree")
-        return [_out(engine, f"{instance}:/tree") for _ in range(count)]
+        return [_out(engine, f"{instance}:/tree") for _ in paced(count)]
 
 
 def _out(engine: Engine, source: str) -> float:
@@ -119,7 +123,7 @@ def _remove(path: Path) -> None:
 
 def _load(engine: Engine, count: int, material: Material) -> list[float]:
     times = []
-    for _ in range(count):
+    for _ in paced(count):
         with suppress(RuntimeError):
             engine.run("rmi", "-f", LARGE)
         times.append(_client(engine, "load", "-i", str(material.archive)))
@@ -130,7 +134,7 @@ def _save(engine: Engine, count: int, material: Material) -> list[float]:
     engine.run("load", "-i", str(material.archive))
     target = engine.root / "saved.tar"
     times = []
-    for _ in range(count):
+    for _ in paced(count):
         times.append(_client(engine, "save", "-o", str(target), LARGE))
         target.unlink()
     engine.run("rmi", "-f", LARGE)
@@ -144,7 +148,7 @@ def _registry_words(engine: Engine, verb: str) -> list[str]:
 def _pull(engine: Engine, count: int, material: Material) -> list[float]:
     times = []
     with registry(material.registry, engine.inside()):
-        for _ in range(count):
+        for _ in paced(count):
             times.append(_client(engine, *_registry_words(engine, "pull"), REMOTE))
             engine.run("rmi", "-f", REMOTE)
     return times
@@ -155,7 +159,7 @@ def _push(engine: Engine, count: int, material: Material) -> list[float]:
         engine.run(*_registry_words(engine, "pull"), REMOTE)
     target, times = f"{REGISTRY}/bench/pushed:latest", []
     engine.run("tag", REMOTE, target)
-    for number in range(count):
+    for number in paced(count):
         storage = engine.root / f"registry{number}"
         with registry(storage, engine.inside()):
             times.append(_client(engine, *_registry_words(engine, "push"), target))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.engines import IMAGE, Engine
 from benchmarks.http_unix import Api
+from benchmarks.pace import paced
 
 _PSS = re.compile(r"^Pss:\s+(\d+) kB", re.MULTILINE)
 
@@ -26,7 +27,7 @@ def rounds(count: int, action: Callable[[], object]) -> list[float]:
     """Times of ``count`` rounds, after two that do not count."""
     for _ in range(2):
         action()
-    return [timed(action) for _ in range(count)]
+    return [timed(action) for _ in paced(count)]
 
 
 def run_without_network(engine: Engine, count: int) -> list[float]:
@@ -55,7 +56,7 @@ def cpu_per_life(engine: Engine, count: int) -> list[float]:
     """CPU milliseconds of the engine per life without network: tells more than the clock where others work as well."""
     api = Api(engine.api_socket)
     used = []
-    for _ in range(count):
+    for _ in paced(count):
         before = engine.cpu_ms()
         instance = api.create(IMAGE, ["true"], NetworkMode="none")
         api.start(instance)
@@ -115,8 +116,11 @@ def _attendant(pid: int, name: str) -> int:
     raise RuntimeError(f"no {name} above process {pid}")
 
 
+STORM_PHASES = ("start", "list", "remove")
+
+
 def storm(engine: Engine, count: int, workers: int = 8) -> dict[str, float]:
-    """Seconds to start, list, stop and remove ``count`` containers as fast as the machine allows; none may fail."""
+    """Seconds to start, list and remove ``count`` containers as fast as the machine allows; none may fail."""
     found: dict[str, float] = {}
 
     def start(_number: int) -> str:
@@ -154,4 +158,4 @@ def vm_first_output(engine: Engine, count: int) -> list[float]:
         if engine.run("run", "--rm", "--runtime", "vm", "--network", "none", IMAGE, "echo", "up").strip() != "up":
             raise RuntimeError("the VM said nothing")
 
-    return [timed(boot) for _ in range(count)]
+    return [timed(boot) for _ in paced(count)]
