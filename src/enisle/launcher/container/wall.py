@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import json
 import os
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from enisle.launcher.container import devices, files, nics, processes, userns
+from enisle.launcher.container import devices, userns
 from enisle.launcher.container.child import Birth, become_first_process
 from enisle.launcher.container.failure import PREFIX_CREATE
+from enisle.launcher.container.host import HostContainer
 from enisle.launcher.container.join import Entry, become_further_process
 from enisle.launcher.container.reserve import Reserve, suits
 from enisle.launcher.container.session import ContainerSession
 from enisle.launcher.container.spawn import Spawn
-from enisle.launcher.container.task import Task
-from enisle.launcher.wall import Session, SessionEvents, Wall, WallError
+from enisle.launcher.wall import Session, SessionEvents, WallError
 from enisle.linux import user_namespace
 from enisle.linux.cgroup.choose import group as cgroup_of
 from enisle.linux.cgroup.group import Group
-from enisle.linux.cgroup.layout import Layout, host_layout
+from enisle.linux.cgroup.layout import host_layout
 from enisle.linux.namespaces import (
     CLONE_NEWNS,
     CLONE_NEWPID,
@@ -33,11 +31,8 @@ from enisle.linux.namespaces import (
     open_namespace,
     setns,
 )
-from enisle.linux.nics import restore_default_routes, set_up
-from enisle.linux.route import Route
 from enisle.wire.frames import close_all
-from enisle.wire.keeper import Stats
-from enisle.wire.plans import ContainerPlan, LimitsPlan, NicPlan, ProcessPlan, from_json
+from enisle.wire.plans import ContainerPlan, LimitsPlan, ProcessPlan, from_json
 
 if TYPE_CHECKING:
     from enisle.launcher.loop import EpollLoop
@@ -45,28 +40,18 @@ if TYPE_CHECKING:
 _GIVE_UP_S = 1.0  # from a child's loss of its namespaces to its end; mostly well under a millisecond
 
 
-class ContainerWall(Wall):
-    """One container. Its pidfd, cgroup and links are owned here; processes are the kernel's."""
+class ContainerWall(HostContainer):
+    """One container, made by ourselves. Its pidfd, cgroup and links are owned here; processes are the kernel's."""
 
     def __init__(self, loop: EpollLoop, run_dir: str, reserve: Reserve | None = None) -> None:
         """``reserve`` becomes ours."""
+        super().__init__(loop, run_dir)
         self._reserve = reserve
-        self._loop = loop
-        self._run_dir = run_dir
-        self._plan: ContainerPlan | None = None
-        self._group: Group | None = None
-        self._layout = Layout()
-        self._session: ContainerSession | None = None
         self._init_pidfd = -1
         # Its root_fd is never closed: the last reference to an overlay writes out the whole file system below it. So
         # that goes with this keeper, and neither the program's end nor the report of it wait for the disk.
         self._first: Spawn | None = None
         self._own_pidns = -1
-        self._nics: dict[str, NicPlan] = {}
-        self._root_fd = -1
-        self._tasks: list[Task] = []
-        self._oom_fd = -1
-        self._oom_killed: bool | None = None
 
     # --- start -----------------------------------------------------------------------------------------------------
 
@@ -87,11 +72,8 @@ class ContainerWall(Wall):
     def _started(self, done: Callable[[Session | WallError], None]) -> Callable[[ContainerSession | WallError], None]:
         def started(result: ContainerSession | WallError) -> None:
             if isinstance(result, ContainerSession):
-                self._session = result
                 self._init_pidfd = os.dup(result.pidfd)
-                if self._plan is not None and self._plan.namespaces.pid != "private":
-                    result.on_ended = self._kill_rest
-                self._watch_oom()
+                self._adopt(result)
             done(result)
 
         return started
@@ -123,13 +105,6 @@ class ContainerWall(Wall):
             self._keep(userns.prepare(self._loop, plan, child.pid, lambda made: _mounts_made(spawn, made)))
         else:
             spawn.go()
-
-    def _plug(self, planned: list[NicPlan], pid: int) -> None:
-        with Route() as route:
-            for nic in planned:
-                nics.make(route, nic, pid)
-                self._nics[nic.name] = nic
-        set_up(planned, pid)  # from here, because it ends with a look at the host's end
 
     def _take_reserve(self, values: dict[str, Any], plan: ContainerPlan, spawn: Spawn) -> Child | None:
         """The child that was born for this before, told its plan; None where there is none, or it cannot be used."""
@@ -210,22 +185,6 @@ class ContainerWall(Wall):
     def _leave_pid_namespace(self) -> None:
         setns(self._own_pidns, CLONE_NEWPID)
 
-    def _kill_rest(self) -> None:
-        """A first process takes its pid namespace with it; where that is shared, the others hold its output open."""
-        if self._group is not None:
-            self._group.kill()
-
-    def _watch_oom(self) -> None:
-        if self._group is not None and self._plan is not None and self._plan.limits.memory_bytes:
-            self._oom_fd = self._group.oom_event_fd()
-        if self._oom_fd >= 0:
-            self._loop.add_reader(self._oom_fd, self._oom_event)
-
-    def _oom_event(self) -> None:
-        os.read(self._oom_fd, 4096)
-        if self.oom_killed():
-            self.on_oom()
-
     # --- exec ------------------------------------------------------------------------------------------------------
 
     def start_exec(
@@ -263,19 +222,7 @@ class ContainerWall(Wall):
             return
         spawn.forked(child)
 
-    def _running(self) -> tuple[ContainerPlan, Group]:
-        if self._plan is None or self._group is None or self._session is None:
-            raise WallError("conflict", "the container is not running")
-        return self._plan, self._group
-
-    # --- looking and acting ----------------------------------------------------------------------------------------
-
-    def signal_all(self, number: int) -> None:
-        for pid in self._running()[1].pids():
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                pass
+    # --- acting ----------------------------------------------------------------------------------------------------
 
     def pause(self, done: Callable[[WallError | None], None]) -> None:
         self._freeze(frozen=True, done=done)
@@ -291,26 +238,6 @@ class ContainerWall(Wall):
             return
         done(None)
 
-    def stats(self, done: Callable[[Stats | WallError], None]) -> None:
-        group = self._running()[1]
-        usage = group.usage()
-        pid = self._session.pid if self._session is not None else 0
-        done(Stats(read_at=time.time_ns(), nics=nics.counters(pid), **dataclasses.asdict(usage)))
-
-    def top(self, ps_args: str, done: Callable[[dict[str, Any] | WallError], None]) -> None:
-        pids = self._running()[1].pids()
-        if ps_args in processes.USUAL_ARGUMENTS:
-            done(processes.full_list(pids))
-            return
-
-        def work() -> dict[str, Any]:
-            try:
-                return processes.filter_ps(processes.run_ps(ps_args.split()), set(pids))
-            except ValueError as error:
-                raise WallError("invalid", str(error)) from error
-
-        self._keep(Task(self._loop, work, [], done))
-
     def update(self, limits: LimitsPlan, done: Callable[[WallError | None], None]) -> None:
         plan, group = self._running()
         try:
@@ -320,99 +247,14 @@ class ContainerWall(Wall):
             return
         done(None)
 
-    def oom_killed(self) -> bool:
-        if self._oom_killed is None and self._group is not None:
-            return self._group.oom_kills() > 0
-        return bool(self._oom_killed)
-
-    # --- files -----------------------------------------------------------------------------------------------------
-
-    def open_files(self, plan: dict[str, Any], done: Callable[[WallError | None], None]) -> None:
-        self._plan = from_json(ContainerPlan, plan)
-
-        def opened(result: int | WallError) -> None:
-            if isinstance(result, int):
-                self._root_fd = result
-            done(None if isinstance(result, int) else result)
-
-        self._keep(files.open_stopped(self._loop, self._plan, opened))
-
-    def files(
-        self, request: dict[str, Any], fds: list[int], done: Callable[[dict[str, Any] | WallError], None]
-    ) -> None:
-        if self._plan is None:
-            close_all(fds)
-            raise WallError("conflict", "the container's files are not open")
-        try:
-            if self._session is not None:
-                root_fd = os.open(f"/proc/{self._session.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            else:
-                root_fd = os.dup(self._root_fd)
-        except OSError as error:
-            close_all(fds)
-            raise WallError("conflict", f"container {self._plan.id} is not running") from error
-        users = -1
-        if self._session is not None and userns.is_wanted(self._plan):
-            users = open_namespace(self._session.pid, "user")
-        self._keep(files.request(self._loop, self._plan, root_fd, request, fds, done, userns_fd=users))
-
-    # --- network ---------------------------------------------------------------------------------------------------
-
-    def add_nic(self, nic: NicPlan, done: Callable[[WallError | None], None]) -> None:
-        pid = self._pid()
-        with Route() as route:
-            nics.make(route, nic, pid)
-        self._nics[nic.name] = nic
-        try:
-            set_up([nic], pid)
-        except OSError as error:
-            self._drop_nic(nic.name)
-            raise WallError("internal", f"network interface {nic.name}: {error.strerror}") from error
-        done(None)
-
-    def remove_nic(self, name: str, done: Callable[[WallError | None], None]) -> None:
-        if name not in self._nics:
-            raise WallError("not_found", f"no network interface {name}")
-        self._drop_nic(name)
-        try:
-            restore_default_routes(list(self._nics.values()), self._pid())
-        except OSError as error:
-            raise WallError("internal", f"default route after {name} went: {error.strerror}") from error
-        done(None)
-
-    def _drop_nic(self, name: str) -> None:
-        nic = self._nics.pop(name)
-        with Route() as route:
-            nics.remove(route, nic, self._pid())
-
-    def _keep(self, task: Task) -> None:
-        """For ``close``; those that have ended are forgotten."""
-        self._tasks = [*(kept for kept in self._tasks if kept.pid), task]
-
-    def _pid(self) -> int:
-        self._running()
-        assert self._session is not None
-        return self._session.pid
-
-    # --- the end ---------------------------------------------------------------------------------------------------
-
     def close(self) -> None:
-        """Links go with their network namespace; the overlay with its mount namespace."""
+        """Idempotent."""
         if self._reserve is not None:
             self._reserve.discard()
             self._reserve = None
-        for task in self._tasks:
-            task.kill()
-        self._tasks.clear()
-        if self._oom_fd >= 0:
-            self._loop.remove(self._oom_fd)
-        close_all([fd for fd in (self._oom_fd, self._init_pidfd, self._own_pidns, self._root_fd) if fd >= 0])
-        self._oom_fd = self._init_pidfd = self._own_pidns = self._root_fd = -1
-        if self._group is not None:
-            self._oom_killed = self.oom_killed()
-            group, self._group = self._group, None
-            group.kill()
-            group.remove()
+        close_all([fd for fd in (self._init_pidfd, self._own_pidns) if fd >= 0])
+        self._init_pidfd = self._own_pidns = -1
+        super().close()
 
 
 def _mounts_made(spawn: Spawn, made: list[int] | WallError) -> None:
