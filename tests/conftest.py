@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.daemon import RECORDER, Daemon, dispose, image_archive, new_daemon, use_guest_cache
+from tests.daemon import RECORDER, RUNTIMES, Daemon, dispose, image_archive, new_daemon, use_guest_cache
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def _answers_fit_the_contract() -> Iterator[None]:
 def daemon() -> Iterator[Daemon]:
     """One enisled per test process, with busybox loaded; tests name their instances apart and remove them."""
     archive = image_archive("busybox")
-    made = new_daemon()
+    made = new_daemon(extra_config=RUNTIMES)
     use_guest_cache(made)
     made.start()
     made.docker("load", "-q", "-i", str(archive))
@@ -33,7 +33,7 @@ def daemon() -> Iterator[Daemon]:
 def own_daemon() -> Iterator[Daemon]:
     """An enisled of the test's own, with busybox loaded, to be killed and restarted at will."""
     archive = image_archive("busybox")
-    made = new_daemon(prefix="o")
+    made = new_daemon(prefix="o", extra_config=RUNTIMES)
     use_guest_cache(made)
     made.start()
     made.docker("load", "-q", "-i", str(archive))

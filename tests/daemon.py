@@ -20,6 +20,9 @@ CACHE = Path("/var/cache/enisle-tests")
 RECORDER = Recorder()
 """Sees every answer of every daemon that this process has started; tests/conftest.py asks it for faults."""
 
+RUNTIMES = '[runtimes.debian-runc]\npath = "/usr/sbin/runc"\n'
+"""Settings with an OCI runtime besides our own walls."""
+
 
 def run(*args: str, timeout_s: float = 60, check: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
     """Run a command, give its output as text; a failure shows what it said."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from tests.daemon import Daemon
 
-WALLS = {"container": [], "vm": ["--runtime", "vm"]}
+WALLS = {"container": [], "vm": ["--runtime", "vm"], "runtime": ["--runtime", "debian-runc"]}
 
 
 class Wall:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.api.walls import WALLS
 from tests.daemon import Daemon, run
 from tests.faults.test_daemon_dies import pid_of, wait_for
 
@@ -48,7 +49,7 @@ def until(condition: Callable[[], bool], *, timeout_s: float = 60) -> None:
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("wall", [[], ["--runtime", "vm"]], ids=["container", "vm"])
+@pytest.mark.parametrize("wall", list(WALLS.values()), ids=list(WALLS))
 def test_a_killed_keeper_ends_its_instance_alone(own_daemon: Daemon, wall: list[str]) -> None:
     """F3: nobody is left who owns its log and exit code; the restart policy brings it back, neighbours live on."""
     docker = own_daemon.docker

@@ -55,7 +55,7 @@ def spec_of(step: RunStep, options: BuildOptions, mounted: Mounted) -> InstanceS
         words = ("/bin/sh", "-c", script + 'exec "$@"', "sh", *words)
     network = options.network_mode or "default"
     return InstanceSpec(
-        runtime=options.runtime,
+        runtime=options.runtime or "enisle",  # never the default runtime, of which the steps' cache knows nothing
         image=step.image,
         image_id=step.image,
         entrypoint=(),

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import re
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from enisle.errors import Invalid
 
 DEFAULT_CONFIG = Path("/etc/enisle/enisle.toml")
+RESERVED_RUNTIMES = ("enisle", "vm")
+_RUNTIME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
 _NAME = re.compile(r"[a-z][a-z0-9]{0,9}")
 """Host names are made of it: a bridge is called <name>0, and a link's name has 15 characters at most."""
 
@@ -62,6 +64,14 @@ class Container:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Runtime:
+    """An OCI runtime that --runtime can name: ``path`` of its program, ``options`` that go before the verb."""
+
+    path: str = ""
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Vm:
     """``accelerator``: "" proves KVM and falls back to TCG; "kvm" or "tcg" insists."""
 
@@ -77,7 +87,8 @@ class Log:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
-    """Everything that can be set. ``name`` tells several engines on one host apart."""
+    """Everything that can be set. ``name`` tells several engines on one host apart. ``default_runtime``: of instances
+    that do not say; "" is our own container."""
 
     name: str = "enisle"
     data_root: Path = Path("/var/lib/enisle")
@@ -85,6 +96,8 @@ class Config:
     socket: Path = Path()
     group: str = "enisle"
     debug: bool = False
+    default_runtime: str = ""
+    runtimes: Mapping[str, Runtime] = field(default_factory=dict)
     api: Api = Api()
     network: Network = Network()
     images: Images = Images()
@@ -119,21 +132,33 @@ def parse_toml(text: str, source: str) -> Config:
     given: dict[str, Any] = {}
     for key, value in values.items():
         section = _SECTIONS.get(key)
-        if section is None:
+        if key == "runtimes":
+            given[key] = _runtimes(value, source)
+        elif section is None:
             given[key] = _checked(Config, key, value, f"{source}: {key}")
         elif isinstance(value, dict):
-            settings = {name: _checked(section, name, each, f"{source}: {key}.{name}") for name, each in value.items()}
-            given[key] = section(**settings)
+            given[key] = _section(section, value, f"{source}: {key}")
         else:
             raise Invalid(f"{source}: [{key}] is a table of settings, not a value")
     return Config(**given)
 
 
+def _section(section: type[Any], values: dict[str, Any], where: str) -> Any:
+    return section(**{name: _checked(section, name, value, f"{where}.{name}") for name, value in values.items()})
+
+
+def _runtimes(values: object, source: str) -> dict[str, Runtime]:
+    """[runtimes.NAME], one table each."""
+    if not isinstance(values, dict) or not all(isinstance(table, dict) for table in values.values()):
+        raise Invalid(f"{source}: runtimes are tables, one per name: [runtimes.NAME]")
+    return {name: _section(Runtime, table, f"{source}: runtimes.{name}") for name, table in values.items()}
+
+
 def _checked(section: type[Any], name: str, value: object, where: str) -> Any:
     """The value as its field wants it."""
     hint = get_type_hints(section).get(name)
-    if hint is None or name in _SECTIONS:
-        known = ", ".join(sorted(field.name for field in fields(section)))
+    if hint is None or name in _SECTIONS or name == "runtimes":
+        known = ", ".join(sorted(each.name for each in fields(section)))
         raise Invalid(f"{where}: no such setting", remedy=f"There are: {known}.")
     if hint is Path and isinstance(value, str) and value:
         return Path(value)
@@ -191,6 +216,14 @@ def _check(config: Config) -> Config:
         raise Invalid("api.listen needs api.ca, api.certificate and api.key: TCP is served with mutual TLS only")
     if config.container.userns not in ("host", "private"):
         raise Invalid(f"container.userns {config.container.userns!r} is neither host nor private")
+    for name, runtime in config.runtimes.items():
+        if not _RUNTIME_NAME.fullmatch(name) or name in RESERVED_RUNTIMES:
+            raise Invalid(f"runtimes.{name}: no runtime can be called so", remedy="enisle and vm are our own walls.")
+        if not runtime.path.startswith("/"):
+            raise Invalid(f"runtimes.{name}.path {runtime.path!r} is not the absolute path of a program")
+    known = {"", "runc", *RESERVED_RUNTIMES, *config.runtimes}
+    if config.default_runtime not in known:
+        raise Invalid(f"default_runtime {config.default_runtime!r} is none of {', '.join(sorted(known - {''}))}")
     if config.vm.accelerator not in ("", "kvm", "tcg"):
         raise Invalid(f"vm.accelerator {config.vm.accelerator!r} is neither kvm nor tcg")
     if config.log.level not in ("debug", "info", "warning", "error"):

@@ -29,7 +29,9 @@ from enisle.images.registry.endpoints import RegistrySettings
 from enisle.images.store import LocalImageStore
 from enisle.linux.cgroup.choose import group
 from enisle.linux.cgroup.layout import detect
+from enisle.linux.cgroup.strays import remove_strays
 from enisle.model.instance import Isolation
+from enisle.model.runtime import OciRuntime
 from enisle.network.bridge import BridgeNetworks
 from enisle.state.sqlite import SqliteStore
 
@@ -119,7 +121,7 @@ class _Walls:
             "facts": host,
         }
         return cls(
-            container=ContainerDriver(**common, userns=config.container.userns),
+            container=ContainerDriver(**common, userns=config.container.userns, runtimes=_runtimes(config)),
             vm=VmDriver(**common, accelerator=config.vm.accelerator or "auto"),
         )
 
@@ -137,11 +139,19 @@ class _Walls:
             log.warning("not everything could be prepared: %s", error)
 
 
+def _runtimes(config: Config) -> dict[str, OciRuntime]:
+    return {
+        name: OciRuntime(name=name, path=runtime.path, options=runtime.options)
+        for name, runtime in config.runtimes.items()
+    }
+
+
 def _remove_cgroup(name: str) -> None:
     """Remove the group that all instances lie in; one that is still in use stays."""
     for directory in group(name).directories():
         with contextlib.suppress(OSError):
             os.rmdir(directory)
+    remove_strays(name)
 
 
 def _settings(config: Config, walls: _Walls, limits: LimitFacts, warm: asyncio.Task[None]) -> Settings:
@@ -168,7 +178,7 @@ def _settings(config: Config, walls: _Walls, limits: LimitFacts, warm: asyncio.T
     async def doctor() -> list[HostCapability]:
         from enisle.doctor.report import report
 
-        return await asyncio.to_thread(report, data_root=config.data_root)
+        return await asyncio.to_thread(report, data_root=config.data_root, runtimes=_runtimes(config))
 
     return Settings(
         name=config.name,
@@ -177,6 +187,8 @@ def _settings(config: Config, walls: _Walls, limits: LimitFacts, warm: asyncio.T
         debug=config.debug,
         insecure_registries=config.images.insecure_registries,
         version=version(),
+        default_runtime=config.default_runtime,
+        runtimes=_runtimes(config),
         facts=facts,
         doctor=doctor,
     )

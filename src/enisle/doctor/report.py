@@ -6,24 +6,28 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from enisle.contracts import HostCapability
-from enisle.doctor import cgroups, kernel, machines, networking, storage
+from enisle.doctor import cgroups, containers, kernel, machines, networking, storage
+from enisle.model.runtime import OciRuntime
 
 DEFAULT_DATA_ROOT = Path("/var/lib/enisle")
 _TRIAL_TIMEOUT_S = 20
 
 
-def report(*, data_root: Path = DEFAULT_DATA_ROOT) -> list[HostCapability]:
-    """All lines. Blocks for some tenths of a second: call it in a thread."""
+def report(
+    *, data_root: Path = DEFAULT_DATA_ROOT, runtimes: Mapping[str, OciRuntime] | None = None
+) -> list[HostCapability]:
+    """All lines; ``runtimes`` are those of the settings. Blocks for some tenths of a second: call it in a thread."""
     trial = attempt()
     probes: tuple[tuple[str, Callable[[], list[HostCapability]]], ...] = (
         ("kernel", lambda: kernel.probe(trial)),
         ("cgroups", cgroups.probe),
         ("network", lambda: networking.probe(trial)),
         ("machines", lambda: machines.probe(data_root)),
+        ("runtimes", lambda: containers.probe(runtimes or {})),
         ("storage", lambda: storage.probe(data_root)),
     )
     lines = []

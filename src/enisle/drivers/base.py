@@ -23,6 +23,7 @@ from enisle.drivers.keeper import CONTROL_TIMEOUT_S, KeeperClient, OnEvent, atta
 from enisle.drivers.launcher import LauncherClient
 from enisle.errors import EnisleError, Internal, Unavailable
 from enisle.linux.cgroup.choose import group
+from enisle.linux.cgroup.strays import remove_strays
 from enisle.model.instance import BoundPort, Endpoint, Instance, InstanceSpec, publisher
 from enisle.model.process import ExecSpec
 from enisle.wire.frames import MAX_FDS
@@ -76,6 +77,11 @@ class KeeperDriver(ABC):
         """What has to be awaited before a plan can be made and is no part of ``prepare``; nothing by default."""
         del launch
 
+    def wall_of(self, instance: Instance) -> str:
+        """The keeper's side that runs it: of a wall that can be built in several ways."""
+        del instance
+        return self.wall
+
     def nic_plan(self, endpoint: Endpoint) -> NicPlan:
         """One NIC, from its endpoint."""
         return nic_plan(endpoint)
@@ -87,12 +93,13 @@ class KeeperDriver(ABC):
     # --- contracts.Driver ------------------------------------------------------------------------------------------
 
     async def start(self, launch: Launch, on_event: OnEvent) -> Running:
+        wall = self.wall_of(launch.instance)
         await self.before_start(launch)
         plan = self.plan(launch)
         await self._end_files_sessions(launch.instance.id)
         with suppress(FileNotFoundError):
             os.unlink(launch.directory / EXIT_FILE)
-        fields: Message = {"wall": self.wall, "plan": to_json(plan)}
+        fields: Message = {"wall": wall, "plan": to_json(plan)}
         if launch.port_sockets:
             fields["relays"] = relays(launch.instance.bound_ports, publisher(launch.endpoints))
         try:
@@ -159,6 +166,7 @@ class KeeperDriver(ABC):
             left = group(f"{parent}/{instance.id}")
             left.kill()
             left.remove()
+            remove_strays(f"{parent}/{instance.id}")
         except OSError as error:
             raise Internal(f"cgroups of container {instance.id} stay behind: {error}.") from error
         shutil.rmtree(self.run_dir(instance.id), ignore_errors=True)

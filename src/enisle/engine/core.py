@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,14 @@ from enisle.errors import Invalid, NotFound
 from enisle.model.ids import is_id_prefix
 from enisle.model.instance import Instance, InstanceSpec, Isolation
 from enisle.model.network import Network
+from enisle.model.runtime import OciRuntime, plain_name
 
 WatchDirectory = Callable[[Path], AbstractContextManager[asyncio.Event]]
 """Watch a directory: the event is set at each change of a file in it; whoever waits clears it."""
 
-_CONTAINER_RUNTIMES = frozenset({"", "enisle", "runc", "io.containerd.runc.v2"})
-_VM_RUNTIMES = frozenset({"vm"})
+_OWN_CONTAINER = "enisle"
+_CONTAINER_RUNTIMES = frozenset({"", _OWN_CONTAINER, "runc"})
+_VM_RUNTIME = "vm"
 
 
 async def _no_facts() -> dict[str, Any]:
@@ -36,7 +38,8 @@ async def _no_capabilities() -> list[HostCapability]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """``name`` keeps several engines on one host apart. ``facts`` and ``doctor`` look at the host."""
+    """``name`` keeps several engines on one host apart. ``facts`` and ``doctor`` look at the host. ``runtimes``: by
+    name; ``default_runtime`` "" is our own container."""
 
     name: str = "enisle"
     data_root: Path
@@ -45,6 +48,8 @@ class Settings:
     debug: bool = False
     insecure_registries: tuple[str, ...] = ()
     default_network: str = "bridge"
+    default_runtime: str = ""
+    runtimes: Mapping[str, OciRuntime] = field(default_factory=dict)
     facts: Callable[[], Awaitable[dict[str, Any]]] = _no_facts
     doctor: Callable[[], Awaitable[list[HostCapability]]] = _no_capabilities
 
@@ -110,15 +115,30 @@ class Core:
         raise NotFound(f"network {ref} not found")
 
 
-def default_runtime(isolation: Isolation) -> str:
+def runtime_name(isolation: Isolation) -> str:
     """The name shown of a wall that was chosen without one; clients know runc."""
-    return "vm" if isolation is Isolation.VM else "runc"
+    return _VM_RUNTIME if isolation is Isolation.VM else "runc"
 
 
-def isolation_of(runtime: str) -> Isolation:
-    """The wall a runtime name stands for. Invalid in Docker's wording."""
-    if runtime in _CONTAINER_RUNTIMES:
-        return Isolation.CONTAINER
-    if runtime in _VM_RUNTIMES:
-        return Isolation.VM
-    raise Invalid(f"unknown or invalid runtime name: {runtime}")
+def default_runtime(settings: Settings) -> str:
+    """The runtime of instances that do not say. Our own container is called runc, unless another runtime is."""
+    return settings.default_runtime or (_OWN_CONTAINER if "runc" in settings.runtimes else "runc")
+
+
+def with_runtime(settings: Settings, spec: InstanceSpec) -> InstanceSpec:
+    """The spec with the wall that its runtime stands for. Invalid in Docker's wording.
+
+    A runtime that was not named is recorded where it is not our own, so that a change of the default changes nothing
+    for what is there.
+    """
+    if not spec.runtime and spec.isolation is not Isolation.CONTAINER:
+        return spec
+    name = spec.runtime
+    if not name and (settings.default_runtime or "runc" in settings.runtimes):
+        name = default_runtime(settings)
+    plain = plain_name(name)
+    if plain == _VM_RUNTIME:
+        return replace(spec, runtime=name, isolation=Isolation.VM)
+    if plain in _CONTAINER_RUNTIMES or plain in settings.runtimes:
+        return replace(spec, runtime=name, isolation=Isolation.CONTAINER)
+    raise Invalid(f"unknown or invalid runtime name: {name}")

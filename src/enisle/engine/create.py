@@ -12,7 +12,7 @@ from dataclasses import replace
 from enisle.engine.addressing import complete_networks, exposed, joined_mode
 from enisle.engine.announce import announce
 from enisle.engine.completion import complete
-from enisle.engine.core import Core, isolation_of
+from enisle.engine.core import Core, with_runtime
 from enisle.engine.etc import split_extra_host
 from enisle.engine.launch import root_launch
 from enisle.engine.mounts import gather, resolve
@@ -90,8 +90,7 @@ def _platform(text: str) -> Platform | None:
 
 async def _checked(core: Core, spec: InstanceSpec, image: Image, warnings: list[str]) -> InstanceSpec:
     """The completed spec. Raises for what cannot be; changes nothing."""
-    if spec.runtime or spec.isolation not in core.drivers:
-        spec = replace(spec, isolation=isolation_of(spec.runtime))
+    spec = with_runtime(core.settings, spec)
     spec = await complete_networks(core, complete(spec, image))
     if spec.stop_signal:
         signal_number(spec.stop_signal)

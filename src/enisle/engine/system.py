@@ -19,6 +19,7 @@ from enisle.linux.disk_usage import allocated_bytes
 from enisle.model.ids import new_id
 from enisle.model.image import Image
 from enisle.model.instance import Instance, Isolation, Status
+from enisle.model.runtime import OciRuntime
 from enisle.model.volume import Volume
 
 KINDS = frozenset({"image", "container", "volume"})
@@ -43,7 +44,7 @@ class System:
     async def info(self) -> dict[str, Any]:
         """Facts: id, name, containers, running, paused, stopped, images, kernel_version, operating_system, os_version,
         architecture, cpus, memory_bytes, data_root, driver ("overlay2"), cgroup_driver, cgroup_version ("1"|"2"),
-        runtimes (list), default_runtime, walls ({"container": {...}, "vm": {"accelerator": ...}}), warnings (list),
+        runtimes (by name), default_runtime, walls ({"container": {...}, "vm": {"accelerator": ...}}), warnings (list),
         debug, insecure_registries (list), live_restore (True), fds, goroutines (tasks), event_listeners, swap_limit,
         memory_limit, pids_limit, cpu_cfs, cpu_shares, cpuset, ipv4_forwarding, security_options (list), init_binary.
         """
@@ -66,8 +67,8 @@ class System:
             "driver": "overlay2",
             "cgroup_driver": "cgroupfs",
             "cgroup_version": "1",
-            "runtimes": ["enisle", "runc", *(["vm"] if len(core.drivers) > 1 else [])],
-            "default_runtime": default_runtime(Isolation.CONTAINER),
+            "runtimes": _runtimes(core),
+            "default_runtime": default_runtime(core.settings),
             "walls": {isolation.value: {} for isolation in core.drivers},
             "warnings": [],
             "debug": core.settings.debug,
@@ -148,6 +149,12 @@ async def _volumes(volumes: Volumes) -> list[tuple[Volume, int, int]]:
         except NotFound:
             continue
     return found
+
+
+def _runtimes(core: Core) -> dict[str, OciRuntime]:
+    """All that --runtime takes: our own walls have no program, and stand there with their name as path."""
+    own = ["enisle", "runc", *(["vm"] if Isolation.VM in core.drivers else [])]
+    return {name: OciRuntime(name=name, path=name) for name in own} | dict(core.settings.runtimes)
 
 
 def _os_release() -> dict[str, str]:

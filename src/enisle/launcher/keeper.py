@@ -38,13 +38,18 @@ MakeWall = Callable[[str, EpollLoop, str], Wall]
 
 
 def make_wall(kind: str, loop: EpollLoop, run_dir: str, reserve: Reserve | None = None) -> Wall:
-    """The wall of that name; the VM's modules are loaded only where a VM is wanted. ``reserve`` goes to it."""
+    """The wall of that name; all modules but our own container's are loaded where they are wanted. ``reserve`` goes to
+    it."""
     if kind == "container":
         from enisle.launcher.container.wall import ContainerWall  # loaded by the launcher already
 
         return ContainerWall(loop, run_dir, reserve)
     if reserve is not None:
         reserve.discard()
+    if kind == "oci":
+        from enisle.launcher.oci.wall import OciWall
+
+        return OciWall(loop, run_dir)
     if kind == "vm":
         from enisle.launcher.vm.wall import VmWall
 

@@ -16,20 +16,34 @@ def set_limits(limits: Iterable[list[Any]]) -> list[str]:
 
     Returns a warning for each that was. KeyError for an unknown name.
     """
-    warnings = []
+    warnings: list[str] = []
     for name, soft, hard in limits:
         number = NUMBERS[name]
         try:
             resource.setrlimit(number, (soft, hard))
         except (ValueError, OSError):
-            highest = resource.getrlimit(number)[1]
-            clamped = _lower(hard, highest)
-            resource.setrlimit(number, (_lower(soft, clamped), clamped))
-            warnings.append(
-                f"ulimit {name.lower()} is {_shown(clamped)}, not {_shown(hard)}: "
-                "Enisle runs without CAP_SYS_RESOURCE and cannot raise it"
-            )
+            resource.setrlimit(number, _clamped(name, soft, hard, warnings))
     return warnings
+
+
+def settable(limits: Iterable[list[Any]]) -> tuple[list[list[Any]], list[str]]:
+    """The same limits as far as a process without CAP_SYS_RESOURCE can set them, and a warning for each clamped."""
+    warnings: list[str] = []
+    found = []
+    for name, soft, hard in limits:
+        highest = resource.getrlimit(NUMBERS[name])[1]
+        fits = _lower(hard, highest) == hard
+        found.append([name, *((soft, hard) if fits else _clamped(name, soft, hard, warnings))])
+    return found, warnings
+
+
+def _clamped(name: str, soft: int, hard: int, warnings: list[str]) -> tuple[int, int]:
+    clamped = _lower(hard, resource.getrlimit(NUMBERS[name])[1])
+    warnings.append(
+        f"ulimit {name.lower()} is {_shown(clamped)}, not {_shown(hard)}: "
+        "Enisle runs without CAP_SYS_RESOURCE and cannot raise it"
+    )
+    return _lower(soft, clamped), clamped
 
 
 def _lower(left: int, right: int) -> int:

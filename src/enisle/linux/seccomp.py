@@ -124,15 +124,8 @@ def compile_profile(
 def _compile(
     text: bytes, capabilities: frozenset[str], deny_ioctls: tuple[int, ...], missing: tuple[str, ...]
 ) -> bytes:
-    try:
-        profile = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ProfileError(f"it is no JSON: {error}") from error
-    if not isinstance(profile, dict) or "defaultAction" not in profile:
-        raise ProfileError("it has no defaultAction")
-    native = _NATIVE.get(platform.machine())
-    if native is None:
-        raise ProfileError(f"no filters are made for {platform.machine()}")
+    profile = _parse(text)
+    native = _native()
     try:
         architectures = _architectures(profile, native)
         default = _action(profile["defaultAction"], profile.get("defaultErrnoRet"))
@@ -142,6 +135,58 @@ def _compile(
     program = _build(default, architectures, rules)
     newest = _newest(rules, architectures) if default >> 16 == _ACTIONS["SCMP_ACT_ERRNO"] >> 16 else {}
     return _prologue(architectures, newest, deny_ioctls, missing) + program
+
+
+def resolve_profile(text: str | bytes, capabilities: Iterable[str] = ()) -> dict[str, Any]:
+    """linux.seccomp of the OCI runtime spec for a process with these capabilities: the profile without conditions.
+
+    Libseccomp is not asked: whoever reads it compiles it. Raises ProfileError.
+    """
+    profile = _parse(text)
+    native, held = _native(), frozenset(capabilities)
+    try:
+        made: dict[str, Any] = {
+            "defaultAction": profile["defaultAction"],
+            "architectures": _architectures(profile, native),
+            "syscalls": [_resolved(rule) for rule in _rules_that_apply(profile, native, held)],
+        }
+        _action(made["defaultAction"], profile.get("defaultErrnoRet"))
+    except (TypeError, AttributeError, ValueError) as error:
+        raise error if isinstance(error, ProfileError) else ProfileError(f"it is malformed: {error}") from error
+    if profile.get("defaultErrnoRet") is not None:
+        made["defaultErrnoRet"] = int(profile["defaultErrnoRet"])
+    return made
+
+
+def _resolved(rule: dict[str, Any]) -> dict[str, Any]:
+    """One rule of a profile as the runtime spec has it."""
+    _action(rule.get("action"), rule.get("errnoRet"))
+    _alternatives(rule.get("args") or [])
+    names = rule.get("names") or ([rule["name"]] if rule.get("name") else [])
+    made: dict[str, Any] = {"names": [str(name) for name in names], "action": rule["action"]}
+    if rule.get("errnoRet") is not None:
+        made["errnoRet"] = int(rule["errnoRet"])
+    if rule.get("args"):
+        keys = ("index", "value", "valueTwo", "op")
+        made["args"] = [{key: arg[key] for key in keys if arg.get(key) is not None} for arg in rule["args"]]
+    return made
+
+
+def _parse(text: str | bytes) -> dict[str, Any]:
+    try:
+        profile = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ProfileError(f"it is no JSON: {error}") from error
+    if not isinstance(profile, dict) or "defaultAction" not in profile:
+        raise ProfileError("it has no defaultAction")
+    return profile
+
+
+def _native() -> str:
+    native = _NATIVE.get(platform.machine())
+    if native is None:
+        raise ProfileError(f"no filters are made for {platform.machine()}")
+    return native
 
 
 def _architectures(profile: dict[str, Any], native: str) -> list[str]:
@@ -168,15 +213,19 @@ def _rules(
     profile: dict[str, Any], native: str, capabilities: frozenset[str]
 ) -> Iterator[tuple[int, list[str], list[_Comparison]]]:
     """The rules that apply here: action, names, comparisons (all must hold)."""
-    for rule in profile.get("syscalls") or []:
-        if not isinstance(rule, dict):
-            raise ProfileError("an entry of syscalls is no object")
-        if not _applies(rule, native, capabilities):
-            continue
+    for rule in _rules_that_apply(profile, native, capabilities):
         names = rule.get("names") or ([rule["name"]] if rule.get("name") else [])
         action = _action(rule.get("action"), rule.get("errnoRet"))
         for comparisons in _alternatives(rule.get("args") or []):
             yield action, [str(name) for name in names], comparisons
+
+
+def _rules_that_apply(profile: dict[str, Any], native: str, capabilities: frozenset[str]) -> Iterator[dict[str, Any]]:
+    for rule in profile.get("syscalls") or []:
+        if not isinstance(rule, dict):
+            raise ProfileError("an entry of syscalls is no object")
+        if _applies(rule, native, capabilities):
+            yield rule
 
 
 def _applies(rule: dict[str, Any], native: str, capabilities: frozenset[str]) -> bool:

@@ -6,7 +6,7 @@ A keeper listens on ``<run>/instances/<id[:16]>/keeper.sock`` (stream). Every co
 of order. After ``watch`` the keeper also sends events ``{"event": name, ...}`` on that connection.
 
 Operation, its fields -> the answer's fields
-  start {"wall": "container"|"vm", "plan": {...}, "files_only": bool, "relays": as of ``relay``}
+  start {"wall": "container"|"oci"|"vm", "plan": {...}, "files_only": bool, "relays": as of ``relay``}
                                              fds: reserved port sockets, held until the instance ends. files_only: the
                                              root is mounted (a helper VM booted) for ``files``, nothing is run
                                           -> {"pid": int, "started_at": ns, "warnings": [str]}   once exec'd

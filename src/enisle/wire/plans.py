@@ -11,7 +11,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-GENERATION = 2
+GENERATION = 3
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,6 +38,7 @@ class ProcessPlan:
     capabilities: list[str] = field(default_factory=list)
     privileged: bool = False
     rlimits: list[list[Any]] = field(default_factory=list)
+    apparmor: str = ""  # name of a loaded profile; "" leaves it as it is
     seccomp_bpf: str = ""  # base64 of struct sock_filter[]; "" for no filter
     oom_score_adj: int = 0
     umask: int = 0o022
@@ -173,8 +174,23 @@ class LogPlan:
 
 
 @dataclass(slots=True, kw_only=True)
+class RuntimePlan:
+    """The OCI runtime that makes the container; ``name`` "" is none: we do.
+
+    ``path`` is the program's, ``options`` go before the verb. ``seccomp``: linux.seccomp of the runtime spec, {} for
+    no filter. ``init``: a static program of the host that is shown inside and run as the first process ("" for none).
+    """
+
+    name: str = ""
+    path: str = ""
+    options: list[str] = field(default_factory=list)
+    seccomp: dict[str, Any] = field(default_factory=dict)
+    init: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
 class ContainerPlan:
-    """Everything the container wall needs to start one instance."""
+    """Everything a container's wall needs to start one instance."""
 
     id: str
     hostname: str
@@ -192,6 +208,7 @@ class ContainerPlan:
     read_only_paths: list[str] = field(default_factory=list)
     sysctls: dict[str, str] = field(default_factory=dict)
     cgroup_parent: str = "enisle"  # below every hierarchy's root; the instance's own is <parent>/<id>
+    runtime: RuntimePlan = field(default_factory=RuntimePlan)
     limits: LimitsPlan = field(default_factory=LimitsPlan)
     nics: list[NicPlan] = field(default_factory=list)
     log: LogPlan = field(default_factory=LogPlan)

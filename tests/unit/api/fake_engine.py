@@ -20,6 +20,7 @@ from enisle.model.image import Descriptor, HistoryEntry, Image, ImageConfig, Ima
 from enisle.model.instance import Instance, InstanceSpec, InstanceState, Status
 from enisle.model.network import AddressPool, Network
 from enisle.model.process import Exec, ExecSpec
+from enisle.model.runtime import OciRuntime
 from enisle.model.volume import Volume
 
 IMAGE_ID = ImageId("sha256:" + "a" * 64)
@@ -473,7 +474,7 @@ class FakeSystem:
             "name": "host",
             "cpus": 2,
             "memory_bytes": 1 << 30,
-            "runtimes": ["enisle", "vm"],
+            "runtimes": {name: OciRuntime(name=name, path=name) for name in ("enisle", "vm")},
             "default_runtime": "enisle",
             "walls": {"container": {}, "vm": {"accelerator": "tcg"}},
             "cgroup_version": "2",

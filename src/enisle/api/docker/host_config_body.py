@@ -7,7 +7,7 @@ from typing import Any
 
 from enisle.api.docker.network_settings import network_mode
 from enisle.api.docker.port_body import bindings_json
-from enisle.engine.core import default_runtime
+from enisle.engine.core import runtime_name
 from enisle.model.instance import Healthcheck, InstanceSpec, Mount, MountKind
 from enisle.model.resources import DeviceRate, DeviceRequest, Resources
 
@@ -112,7 +112,7 @@ def host_config_json(spec: InstanceSpec) -> dict[str, Any]:
         "UTSMode": spec.uts_mode,
         "UsernsMode": spec.userns_mode,
         "ShmSize": spec.shm_size_bytes,
-        "Runtime": spec.runtime or default_runtime(spec.isolation),
+        "Runtime": spec.runtime or runtime_name(spec.isolation),
         "Isolation": "default",  # the only one Linux has; not our wall, which is the runtime
         "MaskedPaths": _paths(spec.masked_paths, DEFAULT_MASKED_PATHS, privileged=spec.privileged),
         "ReadonlyPaths": _paths(spec.read_only_paths, DEFAULT_READ_ONLY_PATHS, privileged=spec.privileged),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from enisle.api.docker import versions
+from enisle.model.runtime import OciRuntime
 
 _LOOPBACK = ["::1/128", "127.0.0.0/8"]
 
@@ -94,7 +95,7 @@ def _abilities(facts: dict[str, Any]) -> dict[str, Any]:
 
 def _settings(facts: dict[str, Any]) -> dict[str, Any]:
     """How the engine is set up."""
-    runtimes = facts.get("runtimes") or []
+    runtimes = facts.get("runtimes") or {}
     return {
         "Debug": facts.get("debug", False),
         "NFd": facts.get("fds", 0),
@@ -103,12 +104,16 @@ def _settings(facts: dict[str, Any]) -> dict[str, Any]:
         "LoggingDriver": "json-file",
         "IndexServerAddress": "https://index.docker.io/v1/",
         "RegistryConfig": _registry_config(facts.get("insecure_registries") or [], mirrors=facts.get("mirrors") or []),
-        "Runtimes": {name: {"path": name} for name in runtimes},
+        "Runtimes": {name: _runtime(runtime) for name, runtime in runtimes.items()},
         "DefaultRuntime": facts.get("default_runtime", ""),
         "LiveRestoreEnabled": facts.get("live_restore", True),
         "InitBinary": facts.get("init_binary", ""),
         "DefaultAddressPools": facts.get("address_pools") or [],
     }
+
+
+def _runtime(runtime: OciRuntime) -> dict[str, Any]:
+    return {"path": runtime.path, **({"runtimeArgs": list(runtime.options)} if runtime.options else {})}
 
 
 def _registry_config(insecure: list[str], *, mirrors: list[str]) -> dict[str, Any]:

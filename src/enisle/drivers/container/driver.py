@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
@@ -11,7 +12,7 @@ from typing import ClassVar
 from enisle.contracts import Launch
 from enisle.drivers import limits, logs, process
 from enisle.drivers.base import KeeperDriver
-from enisle.drivers.container import devices, mounts, plan, security, sysctls
+from enisle.drivers.container import devices, foreign, mounts, plan, security, sysctls
 from enisle.drivers.container.capabilities import DEFAULT, capabilities
 from enisle.drivers.container.facts import HostFacts, read_facts
 from enisle.drivers.container.idranges import IdRanges
@@ -19,8 +20,10 @@ from enisle.drivers.launcher import LauncherClient
 from enisle.errors import Exhausted, Internal, Invalid, NotSupported
 from enisle.model.instance import Instance, InstanceSpec
 from enisle.model.process import ExecSpec
+from enisle.model.runtime import OciRuntime, plain_name
 from enisle.wire.plans import ContainerPlan, LimitsPlan, ProcessPlan
 
+_OWN_NAMES = frozenset({"", "enisle", "runc"})
 _IPC_MODES = frozenset({"", "none", "host", "private", "shareable"})
 
 
@@ -38,17 +41,33 @@ class ContainerDriver(KeeperDriver):
         cgroup_parent: str = "enisle",
         facts: HostFacts | None = None,
         userns: str = "host",
+        runtimes: Mapping[str, OciRuntime] | None = None,
     ) -> None:
-        """``userns``: what an instance that does not say gets, "host" or "private"."""
+        """``userns``: what an instance that does not say gets, "host" or "private". ``runtimes``: by name."""
         super().__init__(launcher=launcher, run_root=run_root, data_root=data_root, cgroup_parent=cgroup_parent)
         self._facts = facts or read_facts(limits.read_limit_facts())
         self._userns = userns
         self._id_ranges = IdRanges(data_root)
+        self._runtimes = dict(runtimes or {})
 
     def plan(self, launch: Launch) -> ContainerPlan:
         own_users = self._has_own_users(launch.instance.spec)
         first_id = self._id_ranges.claim(launch.instance.id) if own_users else None
-        return plan.container_plan(launch, self._facts, cgroup_parent=self._cgroup_parent, first_id=first_id)
+        made = plan.container_plan(launch, self._facts, cgroup_parent=self._cgroup_parent, first_id=first_id)
+        runtime = self._runtime_of(launch.instance.spec)
+        return made if runtime is None else foreign.for_runtime(made, runtime, launch.instance.spec, self._facts)
+
+    def _runtime_of(self, spec: InstanceSpec) -> OciRuntime | None:
+        """None for our own wall, and for a runtime that the settings do not name any more."""
+        return self._runtimes.get(plain_name(spec.runtime))
+
+    def wall_of(self, instance: Instance) -> str:
+        spec = instance.spec
+        if self._runtime_of(spec) is not None:
+            return "oci"
+        if plain_name(spec.runtime) not in _OWN_NAMES:
+            raise Invalid(f"unknown or invalid runtime name: {spec.runtime}")
+        return self.wall
 
     def _has_own_users(self, spec: InstanceSpec) -> bool:
         return (spec.userns_mode or self._userns) != "host"
@@ -63,6 +82,9 @@ class ContainerDriver(KeeperDriver):
         _check_modes(spec)
         if self._has_own_users(spec):
             _check_own_users(spec)
+        runtime = self._runtime_of(spec)
+        if runtime is not None:
+            foreign.check(spec, runtime, own_users=self._has_own_users(spec))
         _check_strings(spec)
         logs.check(spec.log)
         process.check_ulimits(spec.ulimits)

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 from enisle.drivers.container.facts import HostFacts
 from enisle.errors import Invalid, NotSupported
@@ -82,6 +83,17 @@ def _encoded(profile: str, capabilities: frozenset[str]) -> str:
             f"seccomp filters cannot be made: {error}.", remedy="Install libseccomp2 (Debian: apt install libseccomp2)."
         ) from error
     return base64.b64encode(program).decode("ascii")
+
+
+def runtime_filter(profile: str, capabilities: Iterable[str]) -> dict[str, Any]:
+    """The same profile as linux.seccomp of the runtime spec, {} for none; what only our own compiler can say is not
+    in it (unknown calls, requests of ioctl)."""
+    if profile == _UNCONFINED:
+        return {}
+    try:
+        return seccomp.resolve_profile(profile or _default(), capabilities)
+    except seccomp.ProfileError as error:
+        raise Invalid(f"Decoding seccomp profile failed: {error}") from error
 
 
 @functools.cache

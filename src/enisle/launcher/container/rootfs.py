@@ -129,9 +129,16 @@ class Rootfs:
             os.close(fd)
 
     def _bind(self, plan: MountPlan, options: Options) -> None:
+        fd = self.take_source(plan, options)
+        target = self.root.target(plan.target, directory=stat.S_ISDIR(os.fstat(fd).st_mode))
+        mounts.attach(fd, target)
+        os.close(target)
+        os.close(fd)
+
+    def take_source(self, plan: MountPlan, options: Options) -> int:
+        """The mount to show for a bind, a volume or an image, with its attributes, still detached; the caller's."""
         fd = self._sources.pop(id(plan))
-        is_directory = stat.S_ISDIR(os.fstat(fd).st_mode)
-        if plan.copy_up and is_directory:
+        if plan.copy_up and stat.S_ISDIR(os.fstat(fd).st_mode):
             self._copy_up(plan, fd)
         mounts.set_attributes(
             fd,
@@ -142,10 +149,7 @@ class Rootfs:
             remove = options.remove & mounts.ATTR_ATIME_MASK
             recursive = options.recursive and not options.top_only
             mounts.set_attributes(fd, add=options.add, remove=remove, recursive=recursive)
-        target = self.root.target(plan.target, directory=is_directory)
-        mounts.attach(fd, target)
-        os.close(target)
-        os.close(fd)
+        return fd
 
     def _copy_up(self, plan: MountPlan, volume: int) -> None:
         try:

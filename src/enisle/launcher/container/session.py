@@ -34,6 +34,7 @@ class ContainerSession(Session):
         self._events = events
         self.pidfd = pidfd
         self.on_ended: Callable[[], None] = lambda: None
+        self.forward: Callable[[int], None] | None = None  # takes signals for what is no process of this kernel
         self._stdin = stdin
         self._outputs = outputs
         self._terminal = stdin in outputs
@@ -139,6 +140,9 @@ class ContainerSession(Session):
     def signal(self, number: int) -> None:
         if self._ended:
             raise WallError("conflict", "the process has ended")
+        if self.forward is not None:
+            self.forward(number)
+            return
         try:
             signal.pidfd_send_signal(self.pidfd, number)
         except ProcessLookupError as error:

@@ -75,7 +75,7 @@ class Task:
             self._done(WallError("internal", "the work was broken off"))
             return
         if "error" in answer:
-            self._done(WallError(answer["kind"], answer["error"]))
+            self._done(WallError(answer["kind"], answer["error"], answer.get("exit_code", 0)))
             return
         if self._fds:
             answer["fds"] = self._fds
@@ -92,7 +92,7 @@ def _run(work: Work, channel: socket.socket, kept: list[int]) -> None:
         try:
             answer = work()
         except WallError as error:
-            answer = {"error": error.message, "kind": error.kind}
+            answer = {"error": error.message, "kind": error.kind, "exit_code": error.exit_code}
         except OSError as error:
             name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
             answer = {"error": f"{name}{(error.strerror or str(error)).lower()}", "kind": kind_of(error)}
