@@ -3,7 +3,6 @@ lost, nothing is done twice, nothing is left over (F1 and F4 of the plan in docs
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import logging
@@ -19,10 +18,10 @@ from typing import Any
 import docker
 import pytest
 
-from tests.contracts.images_support import docker_registry
 from tests.counts import count, timeout_s
 from tests.daemon import Daemon
 from tests.faults.lives import Client, Gate, Life, archive
+from tests.faults.registry import running_registry
 
 WORKERS = 16
 LIVES = count(40, 200)
@@ -35,21 +34,8 @@ READY_S = 30.0  # five are asked for; a busy machine is no fault
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[str]:
     """docker-registry on loopback."""
-    started: Future[str] = Future()
-    done = threading.Event()
-
-    async def serve() -> None:
-        async with docker_registry(tmp_path / "registry") as host:
-            started.set_result(host)
-            await asyncio.to_thread(done.wait)
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    try:
-        yield started.result(30)
-    finally:
-        done.set()
-        thread.join()
+    with running_registry(tmp_path) as host:
+        yield host
 
 
 def push_images(daemon: Daemon, registry: str, numbers: range) -> None:

@@ -14,6 +14,7 @@ from enisle.engine.announce import announce
 from enisle.engine.completion import complete
 from enisle.engine.core import Core, with_runtime
 from enisle.engine.etc import split_extra_host
+from enisle.engine.images import usable
 from enisle.engine.launch import root_launch
 from enisle.engine.mounts import gather, resolve
 from enisle.engine.removal import delete_directory
@@ -70,7 +71,7 @@ def copy_record(core: Core, instance_id: str) -> None:
 async def _claim_image(core: Core, reference: str, platform: Platform | None, claims: AsyncExitStack) -> Image:
     """Look the image up, and keep it from being removed until the record says that it is used."""
     async with core.image_lock:
-        image = await core.image_store.get(reference, platform)
+        image = usable(await core.image_store.get(reference, platform))
         core.image_claims[image.id] += 1
     claims.callback(core.image_claims.subtract, {image.id: 1})
     return image

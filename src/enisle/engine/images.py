@@ -8,7 +8,7 @@ from pathlib import Path
 
 from enisle.contracts import ImageStep, Progress, RegistryAuth, Removed, StoreUse
 from enisle.engine.core import Core
-from enisle.errors import Conflict, Invalid
+from enisle.errors import Conflict, Internal, Invalid
 from enisle.formats.changes import apply_changes
 from enisle.formats.reference import parse_reference
 from enisle.model.event import Event
@@ -22,8 +22,8 @@ class Images:
         self._store = core.image_store
 
     async def get(self, reference: str, platform: Platform | None = None) -> Image:
-        """NotFound: "No such image: …"."""
-        return await self._store.get(reference, platform)
+        """NotFound: "No such image: …". Internal for one whose config is lost, of which nothing can be made."""
+        return usable(await self._store.get(reference, platform))
 
     async def all(self) -> list[Image]:
         return await self._store.all()
@@ -184,7 +184,7 @@ class Images:
     async def claim(self, reference: str, platform: Platform | None = None) -> Image:
         """As ``get``, and held: no removal that has begun takes it away. NotFound."""
         async with self._core.image_lock:
-            image = await self._store.get(reference, platform)
+            image = usable(await self._store.get(reference, platform))
             self.hold(image.id)
             return image
 
@@ -227,6 +227,13 @@ class Images:
 
     def _tell(self, action: str, actor: str, **attributes: str) -> None:
         self._core.events.publish(Event(kind="image", action=action, actor=actor, attributes=attributes))
+
+
+def usable(image: Image) -> Image:
+    """The image, if something can be made of it. Internal, with what to do about it."""
+    if image.damage:
+        raise Internal(image.damage)
+    return image
 
 
 def name_of(image: Image, reference: str) -> str:

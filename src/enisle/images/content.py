@@ -60,18 +60,26 @@ class ContentStore:
         except FileNotFoundError as error:
             raise Internal(f"blob {blob} is missing from the image store.", remedy="Pull the image again.") from error
         if digest_of(data) != blob:
-            raise Internal(f"blob {blob} is damaged in the image store.", remedy="Remove and pull the image again.")
+            with storage_errors():
+                path.rename(self._ingest / f"{path.name}.damaged")  # so that a pull fetches it anew
+            raise Internal(f"blob {blob} is damaged in the image store.", remedy="Pull the image again.")
         return data
 
     def put(self, data: bytes) -> Digest:
         """Store a document."""
         blob = digest_of(data)
-        if not self.has(blob, len(data)):
+        if not self._is_sound(blob, data):
             path = self.temporary()
             with storage_errors():
                 path.write_bytes(data)
                 self.adopt(path, blob)
         return blob
+
+    def _is_sound(self, blob: Digest, data: bytes) -> bool:
+        try:
+            return self.path(blob).read_bytes() == data
+        except FileNotFoundError:
+            return False
 
     def partial(self, blob: Digest) -> Path:
         """Where a blob is downloaded to; what is there from an earlier try is continued."""

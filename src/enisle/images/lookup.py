@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enisle.errors import Conflict, Invalid, NotFound
+from enisle.errors import Conflict, Internal, Invalid, NotFound
 from enisle.formats.oci_config import ImageDocument, parse_config
 from enisle.formats.reference import Reference, parse_reference
 from enisle.images.content import ContentStore
 from enisle.images.index import ImageRecord, Index
 from enisle.model.ids import Digest, ImageId, is_id_prefix
-from enisle.model.image import Image
+from enisle.model.image import Image, ImageConfig, Platform
 
 _HEX_ID_DIGITS = 64
 
@@ -69,7 +69,11 @@ class Lookup:
 
     def image(self, record: ImageRecord) -> Image:
         """The model of an image."""
-        document = self.document(record)
+        damage = ""
+        try:
+            document = self.document(record)
+        except (Internal, Invalid) as error:  # one bad blob must not hide all other images, nor itself from removal
+            document, damage = ImageDocument(config=ImageConfig(), platform=Platform()), str(error)
         names = [parse_reference(name) for name in self.index.names_of(record.id)]
         return Image(
             id=ImageId(record.id),
@@ -86,6 +90,7 @@ class Lookup:
             repo_tags=tuple(name.familiar for name in names if name.tag),
             repo_digests=tuple(name.familiar for name in names if name.digest),
             last_tagged_at=record.tagged_at,
+            damage=damage,
         )
 
     def references(self, image: str) -> list[Reference]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from enisle.contracts import Progress, RegistryAuth
-from enisle.errors import EnisleError, Invalid, Unavailable
+from enisle.errors import EnisleError, Internal, Invalid, Unavailable
 from enisle.formats.oci import Index as ImageIndex
 from enisle.formats.oci import Manifest, check_layer, parse_manifest
 from enisle.formats.oci_config import ImageDocument, chain_ids, parse_config
@@ -104,7 +104,8 @@ class Puller:
 
     async def _config(self, repository: Repository, manifest: Manifest) -> bytes:
         if self._parts.content.has(manifest.config.digest, manifest.config.size):
-            return self._parts.content.read(manifest.config.digest)
+            with suppress(Internal):  # damaged: fetched anew
+                return self._parts.content.read(manifest.config.digest)
         return await repository.small_blob(manifest.config)
 
     async def _layers(

@@ -10,7 +10,7 @@ from typing import BinaryIO
 from enisle.archive.entry import Entry, FileKind
 from enisle.archive.writer import TarWriter
 from enisle.errors import Invalid
-from enisle.formats.json_document import canonical
+from enisle.formats.json_document import SIZE_LIMIT_BYTES, canonical
 from enisle.formats.oci import OCI_INDEX, Index, Manifest, encode_index, parse_manifest
 from enisle.formats.reference import Reference, parse_reference
 from enisle.images.archive_plan import docker_manifest
@@ -152,7 +152,11 @@ def _plan(content: ContentStore, records: Records, images: Sequence[Chosen]) -> 
     documents["oci-layout"] = canonical({"imageLayoutVersion": "1.0.0"})
     if repositories:
         documents["repositories"] = canonical(repositories)
-    return documents, [blob for blob in blobs if _member(blob).decode() not in documents]
+    wanted = [blob for blob in blobs if _member(blob).decode() not in documents]
+    for blob in wanted:
+        if content.size(blob) <= SIZE_LIMIT_BYTES:
+            content.read(blob)  # which verifies it; large ones are verified by who loads the archive
+    return documents, wanted
 
 
 def _blobs(member: Member) -> list[Digest]:

@@ -80,7 +80,8 @@ class Image:
 
     ``size_bytes`` is the unpacked size of all layers. ``repo_tags`` ("debian:12") and ``repo_digests``
     ("debian@sha256:…") are the names it has now. ``diff_ids`` are bottom first; ``manifest`` is "" for an image made
-    here (commit, build, import) that was never pushed or pulled.
+    here (commit, build, import) that was never pushed or pulled. ``damage`` says why nothing can be made of an image
+    whose config is lost: it can be shown and removed, and a pull mends it.
     """
 
     id: ImageId
@@ -97,3 +98,4 @@ class Image:
     repo_tags: tuple[str, ...] = ()
     repo_digests: tuple[str, ...] = ()
     last_tagged_at: int = 0
+    damage: str = ""
