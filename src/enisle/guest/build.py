@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enisle.errors import EnisleError, NotSupported
-from enisle.guest import agent_build, kernel, modules
+from enisle.guest import agent_build, kernel, modules, modules_disk
 from enisle.guest.cpio import CpioWriter
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the initramfs is laid out anew; together with the agent's sources it decides what is still current."""
 
 _CURRENT = "current"
@@ -32,10 +32,14 @@ _DIGITS = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Guest:
-    """What a VM boots. ``version`` changes whenever kernel, agent or layout do."""
+    """What a VM boots. ``version`` changes whenever kernel, agent or layout do.
+
+    ``modules`` is a disk with all of the kernel's; the file is missing if the tools to make it were.
+    """
 
     kernel: Path
     initramfs: Path
+    modules: Path
     version: str
 
 
@@ -86,9 +90,9 @@ def initramfs(source: kernel.Kernel, agent: bytes) -> bytes:
 
 def _make(directory: Path, *, refresh: bool) -> Guest:
     _remove_debris(directory)
-    source, image = _source(directory, refresh=refresh)
-    version = f"{source.release}-{_suffix()}"
     made = Path(tempfile.mkdtemp(prefix="new-", dir=directory))
+    source, image = _source(directory, made / modules_disk.NAME, refresh=refresh)
+    version = f"{source.release}-{_suffix()}"
     _write(made / "vmlinux", source.image)
     _write(made / "initramfs", image)
     kernel.save(source, made / "modules")
@@ -105,20 +109,24 @@ def _make(directory: Path, *, refresh: bool) -> Guest:
     return _guest(directory, version)
 
 
-def _source(directory: Path, *, refresh: bool) -> tuple[kernel.Kernel, bytes]:
+def _source(directory: Path, disk: Path, *, refresh: bool) -> tuple[kernel.Kernel, bytes]:
     """A kernel, and the initramfs made of it: of the guest before this one if it will do, else out of its package.
 
-    So a new version of Enisle needs no network for its guests.
+    So a new version of Enisle needs no network for its guests. The disk of modules is written beside.
     """
     agent = agent_build.agent()
     known = None if refresh else kernel.load(directory / _CURRENT)
     if known is not None:
         try:
-            return known, initramfs(known, agent)
-        except NotSupported:
+            image = initramfs(known, agent)
+            os.link(directory / _CURRENT / modules_disk.NAME, disk)
+            return known, image
+        except (NotSupported, FileNotFoundError):
             pass  # a module is wanted that was not kept
     with tempfile.TemporaryDirectory(prefix="package-", dir=directory) as place:
-        source = kernel.unpack(kernel.fetch(Path(place)))
+        package = kernel.fetch(Path(place))
+        source = kernel.unpack(package)
+        modules_disk.make(kernel.all_modules(package, source.release), source.release, disk)
     image = initramfs(source, agent)
     source.modules = {name: source.modules[name] for name in modules.needed(source.needs(), source.builtin)}
     return source, image
@@ -134,7 +142,12 @@ def _write(path: Path, content: bytes) -> None:
 
 def _guest(directory: Path, version: str) -> Guest:
     place = directory / version
-    return Guest(kernel=place / "vmlinux", initramfs=place / "initramfs", version=version)
+    return Guest(
+        kernel=place / "vmlinux",
+        initramfs=place / "initramfs",
+        modules=place / modules_disk.NAME,
+        version=version,
+    )
 
 
 def _suffix() -> str:

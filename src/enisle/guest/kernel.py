@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from enisle.errors import NotSupported, Unavailable
-from enisle.guest import decompress, modules
+from enisle.guest import decompress, modules, modules_disk
 
 _META_PACKAGES = {"amd64": "linux-image-cloud-amd64"}
 _KERNEL = re.compile(r"(?:^|/)boot/vmlinuz-([^/]+)$")
@@ -108,6 +108,15 @@ def unpack(package: Path) -> Kernel:
         raise NotSupported(f"The package {package.name} holds no kernel.")
     kernel.modules = {name: decompress.module(data) for name, data in files.items()}
     return kernel
+
+
+def all_modules(package: Path, release: str) -> Iterator[tuple[str, bytes]]:
+    """Every module of a package and the lists that belong to them, by their paths below /lib/modules/RELEASE."""
+    with _members(package) as members:
+        for member, content in members:
+            if path := modules_disk.relative_path(member, release):
+                data = content.read()
+                yield path, decompress.module(data) if path.endswith(".ko") else data
 
 
 def _may_be_needed(member: str) -> bool:

@@ -230,6 +230,7 @@ class VmPlan:
     initramfs: str
     image_disk: str  # EROFS, read-only, shared by all VMs of the image
     writable_disk: str  # raw, sparse, this instance's own
+    modules_disk: str = ""  # EROFS, read-only: all modules of the kernel, for who may load them
     read_only_root: bool = False
     process: ProcessPlan
     memory_bytes: int

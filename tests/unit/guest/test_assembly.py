@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from enisle.errors import NotSupported
-from enisle.guest import build, decompress, modules
+from enisle.guest import build, decompress, modules, modules_disk
 from enisle.guest.kernel import Kernel, load, save
 
 MARK = b"~Module signature appended~\n"
@@ -130,6 +130,16 @@ def test_what_is_no_kernel_is_refused() -> None:
         decompress.vmlinux(bzimage(b"????????"))
     with pytest.raises(NotSupported, match="damaged"):
         decompress.vmlinux(bzimage(b"\x02\x21\x4c\x18" + struct.pack("<I", 9) + b"\xff" * 40))
+
+
+def test_where_the_files_of_a_kernel_package_go_on_the_disk() -> None:
+    def place(member: str) -> str:
+        return modules_disk.relative_path(member, "6.1-x")
+
+    assert place("./lib/modules/6.1-x/kernel/fs/xfs/xfs.ko.xz") == "kernel/fs/xfs/xfs.ko"
+    assert place("./usr/lib/modules/6.1-x/modules.order") == "modules.order"
+    for other in ("./boot/vmlinuz-6.1-x", "./lib/modules/6.1-y/kernel/a.ko", "./lib/modules/6.1-x/../../a.ko"):
+        assert place(other) == ""
 
 
 def test_a_link_to_a_guest_of_another_version_is_not_current(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ FACTS = HostFacts(limits=LimitFacts(cpus=frozenset({0, 1})))
 MACHINE = plan.Machine(
     kernel=Path("/guest/vmlinux"),
     initramfs=Path("/guest/initramfs"),
+    modules=Path("/guest/modules.erofs"),
     accelerator="tcg",
     qemu="/usr/bin/qemu",
     virtiofsd="/usr/lib/qemu/virtiofsd",
@@ -114,6 +115,16 @@ def test_the_plan(tmp_path: Path) -> None:
     assert "CHOWN" not in made.process.capabilities and "KILL" in made.process.capabilities
     assert made.uid == made.gid >= 1_900_000_000
     assert made.hostname == "ab" * 6
+
+
+def test_who_may_load_modules_has_them(tmp_path: Path) -> None:
+    disk = tmp_path / "modules.erofs"
+    machine = dataclasses.replace(MACHINE, modules=disk)
+    for wanted, asked in ((True, spec(privileged=True)), (True, spec(cap_add=("SYS_MODULE",))), (False, spec())):
+        disk.unlink(missing_ok=True)
+        assert plan._modules_disk(asked, machine, FACTS) == ""
+        disk.touch()
+        assert plan._modules_disk(asked, machine, FACTS) == (str(disk) if wanted else "")
 
 
 def test_two_instances_run_under_two_identities() -> None:

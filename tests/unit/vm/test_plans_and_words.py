@@ -1,5 +1,6 @@
 """The pure parts of the VM wall: QEMU's command line, message bodies, mounts, figures, words."""
 
+import dataclasses
 import errno
 import json
 from pathlib import Path
@@ -45,6 +46,14 @@ def descriptors(**changes: list[int]) -> qemu.Descriptors:
         taps=fds["taps"],
         shares=fds["shares"],
     )
+
+
+def test_a_disk_of_modules_comes_last_in_the_guests_order() -> None:
+    fds = dataclasses.replace(descriptors(), modules_disk=18)
+    words = qemu.argv(plan(), fds)
+    assert "fd=18,set=2" in words and 18 in fds.all()
+    devices = [json.loads(word) for word in words if word.startswith("{") and "virtio-blk-pci" in word]
+    assert [int(device["addr"].removesuffix(".0"), 16) for device in devices] == [2, 3, 0x1D]
 
 
 def test_a_guest_trusts_a_counter_whose_frequency_is_known() -> None:

@@ -119,6 +119,7 @@ class VmDriver(KeeperDriver):
             self._machine = plan.Machine(
                 kernel=guest.kernel,
                 initramfs=guest.initramfs,
+                modules=guest.modules,
                 accelerator=accelerator,
                 tsc_khz=tsc_khz,
                 qemu=_QEMU,

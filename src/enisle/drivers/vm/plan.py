@@ -39,6 +39,7 @@ class Machine:
 
     kernel: Path
     initramfs: Path
+    modules: Path  # a disk with all of the kernel's; may be missing
     accelerator: str  # kvm or tcg
     tsc_khz: int = 0  # of the host's time-stamp counter
     qemu: str
@@ -61,6 +62,7 @@ def vm_plan(launch: Launch, machine: Machine, facts: HostFacts, *, cgroup_parent
         initramfs=str(machine.initramfs.resolve()),
         image_disk=str(launch.disk),
         writable_disk=str(launch.directory / DISK_FILE),
+        modules_disk=_modules_disk(spec, machine, facts),
         read_only_root=spec.read_only_root,
         process=_secured(main_process(instance, hostname(instance)), spec, facts),
         memory_bytes=spec.resources.memory_bytes or DEFAULT_MEMORY_BYTES,
@@ -78,6 +80,12 @@ def vm_plan(launch: Launch, machine: Machine, facts: HostFacts, *, cgroup_parent
         uid=uid,
         gid=uid,
     )
+
+
+def _modules_disk(spec: InstanceSpec, machine: Machine, facts: HostFacts) -> str:
+    """All modules of the kernel for an instance that may load them: a guest's kernel is its own."""
+    may = spec.privileged or "SYS_MODULE" in guest_capabilities(spec, facts)
+    return str(machine.modules.resolve()) if may and machine.modules.exists() else ""
 
 
 def exec_plan(instance: Instance, spec: ExecSpec, facts: HostFacts) -> ProcessPlan:

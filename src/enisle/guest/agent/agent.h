@@ -114,14 +114,19 @@ struct failure {
     char detail[200];
 };
 void boot_early(void);
-void load_modules(const char *list);
 bool boot_setup(struct reader *r, struct failure *failure);
 void boot_late(void);
 void boot_enter_root(void); /* in the workload's first process: make ROOT the root, mount proc */
 void power_off(void) __attribute__((noreturn));
 void close_disk(void);
 void set_clock(uint64_t ns);
+void write_file(const char *path, const char *text); /* best effort */
 bool fail(struct failure *failure, uint8_t stage, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* --- modules.c --- */
+void load_modules(const char *set);
+bool offer_modules(void);
+int answer_modprobe(int count, char **words);
 
 /* --- mounts.c --- */
 bool mount_at(const char *source, const char *target, const char *type, unsigned long flags, const char *data);

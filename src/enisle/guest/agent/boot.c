@@ -17,7 +17,7 @@
 
 #include "agent.h"
 
-enum { SETUP_READ_ONLY = 1, SETUP_PRIVILEGED = 2, SETUP_FILES_ONLY = 4 };
+enum { SETUP_READ_ONLY = 1, SETUP_PRIVILEGED = 2, SETUP_FILES_ONLY = 4, SETUP_MODULES = 8 };
 
 static bool read_only;
 
@@ -49,25 +49,6 @@ void boot_early(void)
     while (fd >= 0 && fd < 2)
         fd = dup(fd);
     load_modules("base");
-}
-
-/* The lines of /modules are "<set> <file>", in the order in which they must be loaded. */
-void load_modules(const char *set)
-{
-    FILE *list = fopen("/modules", "re");
-    char name[64], file[128], path[160];
-    while (list && fscanf(list, "%63s %127s", name, file) == 2) {
-        if (strcmp(name, set))
-            continue;
-        snprintf(path, sizeof path, "/m/%s", file);
-        int fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (fd >= 0) {
-            syscall(SYS_finit_module, fd, "", 0); /* one that is there already is no failure */
-            close(fd);
-        }
-    }
-    if (list)
-        fclose(list);
 }
 
 /* The host's time was `ns` when this was sent, so it is that or later. A small difference is slewed away: programs like
@@ -107,7 +88,7 @@ static void seed_random(struct reader *r)
     }
 }
 
-static void write_file(const char *path, const char *text)
+void write_file(const char *path, const char *text)
 {
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
@@ -206,6 +187,8 @@ bool boot_setup(struct reader *r, struct failure *failure)
         return false;
     if (!(flags & SETUP_FILES_ONLY) && !make_dev(flags & SETUP_PRIVILEGED))
         return fail(failure, STAGE_SETUP, "make /dev");
+    if (flags & SETUP_MODULES && !offer_modules())
+        return fail(failure, STAGE_SETUP, "mount the kernel's modules");
     if (!setup_mounts(r, failure))
         return false;
     setup_sysctls(r);

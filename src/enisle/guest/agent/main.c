@@ -150,8 +150,10 @@ static void loop(int signals)
     }
 }
 
-int main(void)
+int main(int count, char **words)
 {
+    if (getpid() != 1)
+        return answer_modprobe(count, words);
     boot_early();
     loop_fd = epoll_create1(EPOLL_CLOEXEC);
     int signals = open_signals();

@@ -71,6 +71,7 @@ class Machine:
         kernel, initramfs = self._open(plan.kernel, os.O_RDONLY), self._open(plan.initramfs, os.O_RDONLY)
         image = self._open(plan.image_disk, os.O_RDONLY)
         writable = self._open_disk(plan.writable_disk)
+        modules = self._open(plan.modules_disk, os.O_RDONLY) if plan.modules_disk else -1
         taps = [self.add_tap(nic) for nic in plan.nics]
         self._start_servers(shares, run_dir)
         self.agent_socket, agent = _socketpair()
@@ -80,6 +81,7 @@ class Machine:
             initramfs=initramfs,
             image_disk=image,
             writable_disk=writable,
+            modules_disk=modules,
             agent=agent.fileno(),
             qmp=qmp.fileno(),
             taps=taps,

@@ -80,6 +80,7 @@ class SetupFlag(IntFlag):
     READ_ONLY = 1
     PRIVILEGED = 2
     FILES_ONLY = 4
+    MODULES = 8
 
 
 class RunFlag(IntFlag):

@@ -42,7 +42,10 @@ _TCG_SHARES_KERNEL_WORDS = "mitigations=off init_on_alloc=1"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Descriptors:
-    """The descriptors QEMU inherits. ``taps``: one per NIC; ``shares``: connected sockets of file servers."""
+    """The descriptors QEMU inherits. ``taps``: one per NIC; ``shares``: connected sockets of file servers.
+
+    ``modules_disk`` is -1 for a VM that has none.
+    """
 
     kernel: int
     initramfs: int
@@ -50,12 +53,15 @@ class Descriptors:
     writable_disk: int
     agent: int
     qmp: int
+    modules_disk: int = -1
     taps: list[int] = field(default_factory=list)
     shares: list[int] = field(default_factory=list)
 
     def all(self) -> list[int]:
         """Every descriptor."""
         files = [self.kernel, self.initramfs, self.image_disk, self.writable_disk, self.agent, self.qmp]
+        if self.modules_disk >= 0:
+            files.append(self.modules_disk)
         return [*files, *self.taps, *self.shares]
 
 
@@ -70,6 +76,8 @@ def argv(plan: VmPlan, fds: Descriptors) -> list[str]:
     words += ["-bios", "qboot.rom", "-kernel", f"/dev/fd/{fds.kernel}", "-initrd", f"/dev/fd/{fds.initramfs}"]
     words += ["-append", kernel_command_line(plan, shares=bool(fds.shares))]
     words += _disk(0, fds.image_disk, read_only=True) + _disk(1, fds.writable_disk, read_only=False)
+    if fds.modules_disk >= 0:
+        words += _disk(2, fds.modules_disk, read_only=True)
     words += ["-chardev", f"socket,id=agent,fd={fds.agent}", "-device", _json(_SERIAL), "-device", _json(_PORT)]
     words += ["-device", _json({"driver": "pcie-pci-bridge", "id": HOTPLUG_BUS, "addr": "1e.0"})]
     for number, (nic, fd) in enumerate(zip(plan.nics, fds.taps, strict=True)):
@@ -139,6 +147,9 @@ def _memory(plan: VmPlan, *, shared: bool) -> dict[str, Any]:
     return {"qom-type": kind, "id": "ram", "size": _mebibytes(plan.memory_bytes) << 20, "share": shared}
 
 
+_DISK_SLOTS = ("2.0", "3.0", "1d.0")  # the guest finds them in this order; 4.0 and on are taken
+
+
 def _disk(number: int, fd: int, *, read_only: bool) -> list[str]:
     """A virtio disk on a file that is raw, whatever a guest has written to its beginning."""
     node = {
@@ -154,7 +165,7 @@ def _disk(number: int, fd: int, *, read_only: bool) -> list[str]:
             "locking": "off",  # the keeper holds a lock of its own
         },
     }
-    device = {"driver": "virtio-blk-pci", "drive": f"disk{number}", "addr": f"{number + 2}.0", "id": f"vd{number}"}
+    device = {"driver": "virtio-blk-pci", "drive": f"disk{number}", "addr": _DISK_SLOTS[number], "id": f"vd{number}"}
     return [
         "-add-fd",
         f"fd={fd},set={number}",

@@ -351,6 +351,8 @@ def guest_setup(plan: VmPlan, flags: SetupFlag, mounts: list[protocol.GuestMount
         flags |= SetupFlag.READ_ONLY
     if plan.process.privileged:
         flags |= SetupFlag.PRIVILEGED
+    if plan.modules_disk:
+        flags |= SetupFlag.MODULES
     return Setup(
         flags=flags,
         time_ns=time.time_ns(),
