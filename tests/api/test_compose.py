@@ -17,7 +17,7 @@ from tests.daemon import Daemon, run
 PLUGIN = "/usr/libexec/docker/cli-plugins/docker-compose"
 FOUND = os.environ.get("ENISLE_TEST_COMPOSE") or f"{shutil.which('docker-compose') or ''}:{PLUGIN}"
 CLIENTS = [path for path in FOUND.split(":") if path and Path(path).exists()]
-assert CLIENTS, "no docker compose was found: source scripts/compose-clients, or run ./run-tests"
+assert CLIENTS, "no docker compose was found: source scripts/docker-plugins, or run ./run-tests"
 
 STACK = """
 services:
@@ -108,7 +108,6 @@ class Project:
             **os.environ,
             "DOCKER_HOST": f"unix://{self.daemon.socket}",
             "DOCKER_CONFIG": str(self.daemon.root / "docker"),
-            "DOCKER_BUILDKIT": "0",  # v2 would pull BuildKit as an image and build in a container of it
         }
         return run(self.client, *args, cwd=self.directory, env=environment, timeout_s=timeout_s, check=check)
 

@@ -43,8 +43,10 @@ class Locations:
 
 def check_frontend(frontend: str, attributes: Mapping[str, str]) -> None:
     """Raises NotSupported for what is no Dockerfile."""
-    source = attributes.get("source", "")
-    if frontend == "dockerfile.v0" or (frontend == "gateway.v0" and _SYNTAX.fullmatch(source)):
+    asked = attributes.get("source" if frontend == "gateway.v0" else "build-arg:BUILDKIT_SYNTAX", "").strip()
+    source = asked.partition(" ")[0]
+    known = _SYNTAX.fullmatch(source) is not None
+    if known if frontend == "gateway.v0" else frontend == "dockerfile.v0" and (known or not source):
         return
     name = f"{frontend} {source}".strip()[:200]
     raise NotSupported(f"the frontend {name} is not offered: only Dockerfiles are built, without frontend images.")
@@ -174,16 +176,25 @@ def _resources(attributes: Mapping[str, str]) -> Resources:
 
 def _cache_from(attributes: Mapping[str, str]) -> tuple[str, ...]:
     found = [name for name in attributes.get("cache-from", "").split(",") if name]
+    return tuple(dict.fromkeys([*found, *(name for kind, name in _imports(attributes) if kind == "registry" and name)]))
+
+
+def unread_caches(attributes: Mapping[str, str]) -> list[str]:
+    """The kinds of caches that shall be read and cannot be: a build goes on without, as BuildKit's do."""
+    return [kind for kind, name in _imports(attributes) if kind != "registry" or not name]
+
+
+def _imports(attributes: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(kind, image or "")."""
+    found = []
     if text := attributes.get("cache-imports", ""):
         document = parse_object(f'{{"entries": {text}}}'.encode("utf-8", "surrogateescape"), "cache-imports")
         for entry in document["entries"] or ():
             entry = entry if isinstance(entry, dict) else {}
             own = entry.get("Attrs")
             name = own.get("ref") if isinstance(own, dict) else None
-            if entry.get("Type") != "registry" or not isinstance(name, str):
-                raise NotSupported(f"a cache from {str(entry.get('Type'))[:60]} is not read: only images are.")
-            found.append(name)
-    return tuple(dict.fromkeys(found))
+            found.append((str(entry.get("Type"))[:60], name if isinstance(name, str) else ""))
+    return found
 
 
 def _contexts(attributes: Mapping[str, str], inputs: Mapping[str, Definition]) -> dict[str, str]:

@@ -58,7 +58,7 @@ class Bridge:
         return Pong(
             frontend=[Capability(id=name, enabled=True) for name in _FRONTEND],
             llb=[Capability(id=name, enabled=True) for name in _LLB],
-            workers=self._workers.all(),
+            workers=await self._workers.all(),
         )
 
     async def _solve(self, call: Call) -> Message:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from enisle.build import git, remote
+from enisle.build import git, graph, remote
 from enisle.build.archive_tree import ArchiveTree
 from enisle.build.context import Context, opened
 from enisle.build.options import BuildOptions
@@ -56,7 +56,7 @@ class ClientContext:
                 yield context if text is None else replace(context, text=text, name=places.dockerfile)
             return
         definition = await self._definition(directory)
-        paths = paths_of(parse(definition.text))
+        paths = paths_of(parse(definition.text), self._options.target)
         excluded = await self._excluded(definition, directory)
         name = "[internal] load build context"
 
@@ -159,11 +159,17 @@ async def _nothing() -> AsyncIterator[bytes]:
     yield b""
 
 
-def paths_of(dockerfile: Dockerfile) -> list[str] | None:
-    """What of its context a Dockerfile names, as patterns; None: all of it, or what cannot be told yet. Pure."""
+def paths_of(dockerfile: Dockerfile, target: str) -> list[str] | None:
+    """What of its context a target needs, as patterns; None: all of it, or what cannot be told yet. Pure.
+
+    Raises Invalid for a target that is not there.
+    """
     found: set[str] = set()
-    for stage in dockerfile.stages:
-        for instruction in stage.instructions:
+    fixed = not any("$" in stage.base.image for stage in dockerfile.stages)
+    index = graph.target_index(dockerfile, target)
+    needed = graph.needed(dockerfile, index, str) if fixed else range(len(dockerfile.stages))
+    for number in needed:
+        for instruction in dockerfile.stages[number].instructions:
             for source in _sources(instruction):
                 path = posixpath.normpath("/" + source).strip("/")
                 if "$" in source or not path:

@@ -56,7 +56,7 @@ class Control:
         return InfoResponse(version=self._workers.version)
 
     async def _list_workers(self, _call: Call) -> Message:
-        return ListWorkersResponse(records=self._workers.all())
+        return ListWorkersResponse(records=await self._workers.all())
 
     async def _solve(self, call: Call) -> Message:
         return SolveResponse(response=await self._jobs.solve(await call.request(SolveRequest)))

@@ -174,10 +174,16 @@ class Op(Message):
 
 
 @dataclass(kw_only=True)
+class OpMetadata(Message):
+    """pb.OpMetadata, of which we need that it is there."""
+
+
+@dataclass(kw_only=True)
 class Definition(Message):
-    """pb.Definition: encoded operations."""
+    """pb.Definition: encoded operations, and what is told of each, by its digest."""
 
     operations: list[bytes] = datas(1)
+    metadata: dict[str, OpMetadata] = message_map(2, OpMetadata)
 
 
 @dataclass(kw_only=True)

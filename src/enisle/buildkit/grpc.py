@@ -41,13 +41,10 @@ class Code(IntEnum):
     UNAUTHENTICATED = 16
 
 
-_CODES = {
+_CODES = {  # of the rest BuildKit's clients would only repeat the code before the sentence: Unknown they leave out
     Kind.NOT_FOUND: Code.NOT_FOUND,
-    Kind.INVALID: Code.INVALID_ARGUMENT,
-    Kind.CONFLICT: Code.FAILED_PRECONDITION,
     Kind.DENIED: Code.PERMISSION_DENIED,
     Kind.UNAUTHENTICATED: Code.UNAUTHENTICATED,
-    Kind.NOT_SUPPORTED: Code.UNIMPLEMENTED,
     Kind.UNAVAILABLE: Code.UNAVAILABLE,
     Kind.EXHAUSTED: Code.RESOURCE_EXHAUSTED,
 }

@@ -14,7 +14,17 @@ from enisle.build.builder import Builder
 from enisle.buildkit import attributes as attribute
 from enisle.buildkit import export
 from enisle.buildkit.context import ClientContext
-from enisle.buildkit.control_messages import Any, CacheOptions, Definition, Exporter, Op, OpInput, Source, Status
+from enisle.buildkit.control_messages import (
+    Any,
+    CacheOptions,
+    Definition,
+    Exporter,
+    Op,
+    OpInput,
+    OpMetadata,
+    Source,
+    Status,
+)
 from enisle.buildkit.gateway_messages import Ref, Result, ReturnRequest
 from enisle.buildkit.grpc import CallFailed, Code
 from enisle.buildkit.report import Report, words_of
@@ -74,6 +84,8 @@ class Job:
         wants_image = any(exporter.kind in export.IMAGE_EXPORTERS for exporter in self._demand.exporters)
         options = attribute.options(attributes, inputs=inputs, entitlements=self._demand.entitlements, keep=wants_image)
         report = Report(self.progress, self._hold)
+        for kind in attribute.unread_caches(attributes):
+            report.warn(f"the cache of the kind {kind} is not read: only images are")
         if self.session is None:
             raise CallFailed(Code.INVALID_ARGUMENT, "a build needs the session of a client that has its files")
         try:
@@ -117,8 +129,13 @@ class Job:
 def result_of(image: ImageId) -> Result:
     """An image as a result that a client may return, or use as an input of another build."""
     source = Op(source=Source(identifier=f"{attribute.IMAGE_SCHEME}{image}")).encode()
-    end = Op(inputs=[OpInput(digest=f"sha256:{hashlib.sha256(source).hexdigest()}")]).encode()
-    return Result(ref=Ref(id=image, definition=Definition(operations=[source, end])))
+    end = Op(inputs=[OpInput(digest=_digest(source))]).encode()
+    metadata = {_digest(one): OpMetadata() for one in (source, end)}
+    return Result(ref=Ref(id=image, definition=Definition(operations=[source, end], metadata=metadata)))
+
+
+def _digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def _image(result: Result) -> ImageId | None:

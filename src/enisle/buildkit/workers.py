@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from enisle.build.builder import Builder
 from enisle.buildkit.control_messages import Platform, Version, Worker
+from enisle.errors import NotFound
 
 _LABEL = "org.mobyproject.buildkit.worker."
+_DEFAULT_NETWORK = "bridge"
 
 
 class Workers:
@@ -20,9 +24,12 @@ class Workers:
         """What we are."""
         return Version(package="github.com/enisle/enisle", version=self._version)
 
-    def all(self) -> list[Worker]:
+    async def all(self) -> list[Worker]:
         """As ListWorkers tells them."""
         host = self._builder.host
-        labels = {f"{_LABEL}executor": "enisle", f"{_LABEL}moby.host-gateway-ip": "host-gateway"}
+        labels = {f"{_LABEL}executor": "enisle"}
+        with suppress(NotFound):
+            pools = (await self._builder.engine.networks.get(_DEFAULT_NETWORK)).pools
+            labels[f"{_LABEL}moby.host-gateway-ip"] = next((pool.gateway for pool in pools if pool.gateway), "")
         platform = Platform(os=host.os, architecture=host.architecture, variant=host.variant)
         return [Worker(id="enisle", labels=labels, platforms=[platform], version=self.version)]
