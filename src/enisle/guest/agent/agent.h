@@ -34,6 +34,7 @@ enum to_guest {
     MSG_ABORT,
     MSG_CLOCK,
     MSG_FREEZE,
+    MSG_LIMIT,
 };
 
 enum to_host {
@@ -185,9 +186,16 @@ struct spawned spawn_process(const struct process *process);
 struct spawned spawn_call(uint8_t call, struct reader *r);
 bool session_enter(bool processes); /* in a child: go where the workload is; errno when it cannot */
 void close_inherited(void);
+extern pid_t main_pid; /* 0: none runs */
+
+/* --- workload.c --- */
+void workload_open(uint32_t pids); /* pids: how many processes there may be; 0: no limit */
+void workload_join(void);          /* in a child */
+void workload_limit(uint64_t taken, uint32_t pids);
+void workload_check_oom(void);
 void workload_freeze(bool frozen);
 void workload_signal(int number);
-extern pid_t main_pid; /* 0: none runs */
+extern char workload_tag; /* of its event in the loop: workload_check_oom is due */
 
 /* --- session.c --- */
 void session_run(uint16_t channel, struct reader *r);

@@ -94,7 +94,7 @@ void write_file(const char *path, const char *text)
     if (fd < 0)
         return;
     if (write(fd, text, strlen(text)) < 0)
-        errno = 0; /* best effort: a kernel without that controller */
+        errno = 0; /* best effort: a kernel without that file */
     close(fd);
 }
 
@@ -109,20 +109,6 @@ static bool mount_root(struct failure *failure)
     if (!mount_at("root", ROOT, "overlay", 0, "lowerdir=" LOWER ",upperdir=" DISK "/upper,workdir=" DISK "/work"))
         return fail(failure, STAGE_SETUP, "mount the root");
     return true;
-}
-
-static void mount_cgroup(uint32_t pids)
-{
-    char text[32];
-    if (!mount_at("cgroup", CGROUP, "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL))
-        return;
-    write_file(CGROUP "/cgroup.subtree_control", "+cpu +memory +pids +io");
-    write_file(CGROUP "/cgroup.subtree_control", "+cpuset"); /* by itself: not every kernel has it */
-    mkdir(CGROUP "/workload", 0755);
-    if (pids) {
-        snprintf(text, sizeof text, "%u", pids);
-        write_file(CGROUP "/workload/pids.max", text);
-    }
 }
 
 static bool setup_network(struct reader *r, struct failure *failure)
@@ -182,7 +168,7 @@ bool boot_setup(struct reader *r, struct failure *failure)
         errno = 0;
     free(hostname);
     free(domainname);
-    mount_cgroup(pids);
+    workload_open(pids);
     if (!setup_network(r, failure))
         return false;
     if (!(flags & SETUP_FILES_ONLY) && !make_dev(flags & SETUP_PRIVILEGED))

@@ -73,6 +73,11 @@ static void dispatch(const struct frame *frame, const uint8_t *body)
     case MSG_FREEZE:
         workload_freeze(take_u8(&r) != 0);
         break;
+    case MSG_LIMIT: {
+        uint64_t taken = take_u64(&r);
+        workload_limit(taken, take_u32(&r));
+        break;
+    }
     case MSG_SHUTDOWN:
         close_disk();
         power_off();
@@ -113,6 +118,10 @@ static void handle(const struct epoll_event *event, int signals)
 {
     if (event->data.ptr == &signal_tag) {
         reap(signals);
+        return;
+    }
+    if (event->data.ptr == &workload_tag) {
+        workload_check_oom();
         return;
     }
     if (event->data.ptr != &wire_tag) {

@@ -254,7 +254,8 @@ void run_process(const struct process *process, int report)
     for (int fd = 0; fd < 3; fd++)
         if (fchown(fd, identity.uid, (gid_t)-1))
             errno = 0; /* /dev/null of a detached exec */
-    bool inside = make_cwd(*process->cwd ? process->cwd : "/");
+    const char *cwd = *process->cwd ? process->cwd : "/";
+    bool inside = process->main ? make_cwd(cwd) : !chdir(cwd); /* as dockerd: made for the instance, not for an exec */
     int error = errno;
     struct sigaction ignored = {.sa_handler = SIG_IGN};
     sigaction(SIGTTOU, &ignored, NULL);
@@ -264,7 +265,7 @@ void run_process(const struct process *process, int report)
         fail(&failure, STAGE_SESSION, "set the identity");
         report_and_exit(report, &failure);
     }
-    if (!inside && chdir(*process->cwd ? process->cwd : "/")) {
+    if (!inside && chdir(cwd)) {
         errno = error;
         fail(&failure, STAGE_CWD, "%s", process->cwd);
         report_and_exit(report, &failure);

@@ -38,7 +38,6 @@ struct session {
 };
 
 static struct session *sessions[MAX_SESSIONS], *gone;
-static unsigned long oom_seen;
 
 static struct session *find(uint16_t channel)
 {
@@ -392,24 +391,10 @@ void session_abort(uint16_t channel)
     settle(session);
 }
 
-static void check_oom(void)
-{
-    FILE *file = fopen(CGROUP "/workload/memory.events", "re");
-    char name[32];
-    unsigned long value;
-    while (file && fscanf(file, "%31s %lu", name, &value) == 2)
-        if (!strcmp(name, "oom_kill") && value > oom_seen) {
-            oom_seen = value;
-            wire_send(MSG_OOM, 0, 0, NULL, 0);
-        }
-    if (file)
-        fclose(file);
-}
-
 void session_reaped(pid_t pid, int status)
 {
     if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
-        check_oom();
+        workload_check_oom();
     for (int i = 0; i < MAX_SESSIONS; i++) {
         struct session *session = sessions[i];
         if (!session || session->pid != pid || session->exited)

@@ -1,4 +1,4 @@
-/* Starting processes: their stdio, and the namespaces and cgroup of the workload. */
+/* Starting processes: their stdio, and the namespaces of the workload. */
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -70,16 +70,6 @@ static void take_stdio(const int child[3], bool terminal)
         ioctl(0, TIOCSCTTY, 0);
 }
 
-static void join_cgroup(void)
-{
-    int fd = open(CGROUP "/workload/cgroup.procs", O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    if (write(fd, "0", 1) != 1)
-        errno = 0; /* a kernel without cgroup v2: no figures, nothing else is lost */
-    close(fd);
-}
-
 bool session_enter(bool processes)
 {
     if (main_pidfd < 0)
@@ -117,7 +107,7 @@ static void show_console(void)
 
 static void become_main(const struct process *process, int report)
 {
-    join_cgroup();
+    workload_join();
     unshare(CLONE_NEWCGROUP);
     mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
     if (process->terminal)
@@ -129,7 +119,7 @@ static void become_main(const struct process *process, int report)
 static void become_exec(const struct process *process, int report)
 {
     struct failure failure = {0};
-    join_cgroup();
+    workload_join();
     if (!session_enter(true)) {
         fail(&failure, STAGE_SESSION, "enter the workload's namespaces");
         if (write(report, &failure, sizeof failure) < 0)
@@ -229,26 +219,4 @@ struct spawned spawn_call(uint8_t call, struct reader *r)
         errno = error;
     }
     return made;
-}
-
-/* Stops or continues all of the workload, for as long as the host wants to look at it at rest. */
-void workload_freeze(bool frozen)
-{
-    int fd = open(CGROUP "/workload/cgroup.freeze", O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    if (write(fd, frozen ? "1" : "0", 1) != 1)
-        errno = 0; /* a kernel without cgroup v2: the host stops the CPUs anyway */
-    close(fd);
-}
-
-void workload_signal(int number)
-{
-    FILE *list = fopen(CGROUP "/workload/cgroup.procs", "re");
-    int pid;
-    while (list && fscanf(list, "%d", &pid) == 1)
-        if (pid > 1)
-            kill(pid, number);
-    if (list)
-        fclose(list);
 }

@@ -8,6 +8,7 @@ it does not read waits in a bounded buffer here.
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _READ_BYTES = 1 << 18
 _STRAY_FRAMES = 4096
+_OOM_EVERY_S = 1.0
 _OUTGOING_BYTES = 4 * MAX_TO_GUEST_BYTES
 _CHANNELS = 60_000
 
@@ -74,6 +76,7 @@ class Agent:
         self._peers: dict[int, _Channel] = {}
         self._next_channel = 0
         self._strays = 0
+        self._oom_told_at = -_OOM_EVERY_S
         self._faulty = False
         self._closed = False
         loop.add_reader(sock.fileno(), self._readable)
@@ -201,10 +204,19 @@ class Agent:
         elif received.type == FromGuest.FAILED:
             self._on_ready(read_failure(received.body))
         elif received.type == FromGuest.OOM:
-            self._stray()  # one or two are news, thousands are a flood
-            self._on_oom()
+            self._take_oom()
         else:
             raise GuestFault(f"a frame of type {received.type}")
+
+    def _take_oom(self) -> None:
+        """Told at most once a second. A workload whose children are killed again and again is no fault; thousands of
+        frames at once are."""
+        now = time.monotonic()
+        if now - self._oom_told_at < _OOM_EVERY_S:
+            self._stray()
+            return
+        self._oom_told_at, self._strays = now, 0
+        self._on_oom()
 
     def _stray(self) -> None:
         """Frames for a channel just closed by us are in order; endlessly many are not."""

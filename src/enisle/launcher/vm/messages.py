@@ -30,7 +30,8 @@ def _reason(failure: Failure) -> tuple[str, int]:
     if failure.stage == Stage.GROUP:
         return f"unable to find group {name}: no matching entries in group file", 126
     if failure.stage == Stage.CWD:
-        return f'{_START}chdir to cwd ("{name}") set in config.json failed: {cause}', 126
+        code = 127 if failure.errno == errno.ENOENT else 126
+        return f'{_START}chdir to cwd ("{name}") set in config.json failed: {cause}', code
     if failure.stage == Stage.EXEC:
         return _exec_reason(name, failure.errno, cause)
     if failure.stage == Stage.LIMIT:

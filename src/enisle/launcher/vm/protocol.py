@@ -36,6 +36,7 @@ class ToGuest(IntEnum):
     ABORT = 10
     CLOCK = 11
     FREEZE = 12
+    LIMIT = 13
 
 
 class FromGuest(IntEnum):

@@ -54,6 +54,8 @@ class VmWall(Wall):
         self._paused = False
         self._awake = 0  # what needs the CPUs to run although the instance is paused
         self._oom = False
+        self._memory_bytes = 0  # what an update has left of the plan's; 0: all of it
+        self._pids = 0
         self._fault = ""
 
     # --- starting --------------------------------------------------------------------------------------------------
@@ -90,6 +92,7 @@ class VmWall(Wall):
 
     def _boot(self, plan: VmPlan, flags: SetupFlag, booted: Callable[[WallError | None], None]) -> Agent:
         self._plan = plan
+        self._pids = max(plan.limits.pids, 0)
         self._booted = booted
         guest_mounts, shares = plan_mounts(plan.mounts)
         machine = self._machine = Machine(self._loop, plan, shares, self._run_dir, self._machine_ended)
@@ -166,6 +169,7 @@ class VmWall(Wall):
 
     def _out_of_memory(self) -> None:
         self._oom = True
+        self.on_oom()
 
     def oom_killed(self) -> bool:
         return self._oom or (self._machine is not None and self._machine.oom_killed())
@@ -222,8 +226,8 @@ class VmWall(Wall):
     def _add_host_figures(self, stats: Stats) -> None:
         if self._plan is None or self._machine is None:
             return
-        stats.memory_limit_bytes = self._plan.memory_bytes
-        stats.pids_limit = max(self._plan.limits.pids, 0)
+        stats.memory_limit_bytes = self._memory_bytes or self._plan.memory_bytes
+        stats.pids_limit = self._pids
         usage = self._machine.usage()
         if usage is not None:
             stats.periods, stats.throttled_periods = usage.periods, usage.throttled_periods
@@ -312,10 +316,11 @@ class VmWall(Wall):
         except OSError as error:
             done(WallError("internal", f"the limits cannot be set: {error}"))
             return
-        if not wanted:
-            done(None)
-            return
-        self._monitor("balloon", done, value=max(wanted, _SMALLEST_BALLOON_BYTES))
+        self._pids = max(limits.pids, 0)
+        self._memory_bytes = wanted
+        taken = given - wanted if wanted else 0
+        self._guest().send(ToGuest.LIMIT, body=u64(taken) + u32(self._pids))
+        self._monitor("balloon", done, value=max(given - taken, _SMALLEST_BALLOON_BYTES))
 
     def add_nic(self, nic: NicPlan, done: Callable[[WallError | None], None]) -> None:
         self._guest()
