@@ -13,6 +13,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,6 +66,53 @@ def test_health_check_that_hangs(wall: Wall) -> None:
     entries = health(wall, name)["Log"]
     assert isinstance(entries, list)
     assert (entries[-1]["ExitCode"], entries[-1]["Output"]) == (-1, "Health check exceeded timeout (1s): partly\n")
+
+
+def test_health_checks_are_told_as_execs_to_who_listens(wall: Wall) -> None:
+    name = wall.name("probed")
+    environment = {**os.environ, "DOCKER_HOST": f"unix://{wall.daemon.socket}"}
+    listening = ["docker", "events", "--filter", f"container={name}", "--format", "{{json .}}"]
+    with subprocess.Popen(listening, env=environment, stdout=subprocess.PIPE, text=True) as listener:
+        assert listener.stdout is not None
+        time.sleep(0.5)  # nothing tells that the client listens
+        check = ("--health-cmd", "exit 3", "--health-interval", "300ms", "--health-retries", "1")
+        wall.run("-d", "--name", name, *check, "busybox", "sleep", "1000")
+        told: list[dict[str, Any]] = []
+        while not told or not told[-1]["Action"].startswith("health_status"):
+            told.append(json.loads(listener.stdout.readline()))
+        listener.terminate()
+    created, started, died = [event for event in told if event["Action"].startswith("exec_")][:3]
+    assert (created["Action"], started["Action"]) == ("exec_create: /bin/sh -c exit 3", "exec_start: /bin/sh -c exit 3")
+    assert (died["Action"], died["Actor"]["Attributes"]["exitCode"]) == ("exec_die", "3")
+    assert len({event["Actor"]["Attributes"]["execID"] for event in (created, started, died)}) == 1
+    kept = events(wall.daemon, name)
+    assert [event["Action"] for event in kept] == ["create", "start", "health_status: unhealthy"]
+
+
+def test_a_health_check_of_the_image(wall: Wall) -> None:
+    docker, image = wall.daemon.docker, f"checked-{wall.kind}"
+    base = wall.name("base")
+    docker("create", "--name", base, "busybox")
+    line = "HEALTHCHECK --interval=300ms --start-period=60s --start-interval=100ms --retries=1 CMD test -e /well"
+    docker("commit", "--change", line, base, image)
+    flags = {"container": [], "vm": ["--runtime", "vm"]}[wall.kind]
+    names = [wall.name(suffix) for suffix in ("asis", "none", "own")]
+    docker("run", "-d", "--name", names[0], *flags, image, "sleep", "1000", timeout_s=120)
+    docker("create", "--name", names[1], *flags, "--no-healthcheck", image)
+    docker("create", "--name", names[2], *flags, "--health-retries", "7", "--health-cmd", "true", image)
+    found = [json.loads(wall.inspect(name, "{{json .Config.Healthcheck}}")) for name in names]
+    times = {"Interval": 300_000_000, "StartPeriod": 60_000_000_000, "StartInterval": 100_000_000}
+    assert found[0] == {"Test": ["CMD-SHELL", "test -e /well"], "Retries": 1, **times}
+    assert found[1]["Test"] == ["NONE"]
+    assert found[2] == {"Test": ["CMD-SHELL", "true"], "Retries": 7, **times}
+    wait_until(lambda: len(health(wall, names[0])["Log"] or []) == 5)  # type: ignore[arg-type]
+    assert health(wall, names[0])["Status"] == "starting"  # failures in the start period do not count
+    docker("exec", names[0], "touch", "/well")
+    wait_until(lambda: health(wall, names[0])["Status"] == "healthy")
+    docker("exec", names[0], "rm", "/well")
+    wait_until(lambda: health(wall, names[0])["Status"] == "unhealthy")
+    docker("rm", "-f", *names, base)
+    docker("rmi", image)
 
 
 def test_no_health_check(wall: Wall) -> None:
@@ -123,14 +171,13 @@ def test_exec_fails_in_dockers_words(wall: Wall) -> None:
     wait_until(lambda: docker("exec", name, "ls", "/tmp/made", check=False).returncode == 0)
 
 
-def test_exec_does_not_make_its_directory(daemon: Daemon) -> None:
-    wall = Wall(daemon, "container")
+def test_exec_does_not_make_its_directory(wall: Wall) -> None:
+    daemon = wall.daemon
     name = wall.start("cwd", "-w", "/made/by/start")
     assert daemon.docker("exec", name, "pwd").stdout == "/made/by/start\n"
     done = daemon.docker("exec", "-w", "/not/there", name, "true", check=False)
     assert (done.returncode, 'chdir to cwd ("/not/there")' in done.stdout + done.stderr) == (127, True)
     assert daemon.docker("exec", name, "ls", "-d", "/not", check=False).returncode == 1
-    wall.clean()
 
 
 def test_update_while_it_runs(wall: Wall) -> None:

@@ -86,7 +86,7 @@ def flag_filter(filters: Filters, name: str) -> bool | None:
         return None
     meanings = {_BOOLEANS.get(value.lower()) for value in values}
     if len(meanings) != 1 or None in meanings:
-        raise Invalid(f"invalid filter '{name}={values}'")
+        raise Invalid(f"invalid filter '{name}=[{' '.join(values)[:40]}]'")
     return meanings.pop()
 
 

@@ -55,7 +55,7 @@ class Builder:
         self.cache = BuildCache(self._root / "cache")
         self.caches = CacheMounts(self._root / "mounts")
         self.usage = CacheUsage(engine.images, self.cache, self.caches)
-        self._limit_bytes = limit_bytes
+        self.limit_bytes = limit_bytes
         self._collecting: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -104,7 +104,7 @@ class Builder:
             self._collecting = asyncio.create_task(self._collect(), name="build cache")
 
     async def _collect(self) -> None:
-        limit = self._limit_bytes or max(_LEAST_LIMIT_BYTES, shutil.disk_usage(self._root).total // _SHARE_OF_DISK)
+        limit = self.limit_bytes or max(_LEAST_LIMIT_BYTES, shutil.disk_usage(self._root).total // _SHARE_OF_DISK)
         try:
             gone, freed = await self.usage.prune(lambda _: True, keep_bytes=limit)
         except EnisleError as error:

@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from enisle.build import config_steps
 from enisle.build.cache import key_of
 from enisle.build.copying import Copier, CopyStep
 from enisle.build.layer_filter import filtered, stubs
@@ -23,6 +22,7 @@ from enisle.build.tree import EmptyTree, Tree, split
 from enisle.contracts import ImageStep
 from enisle.engine.completion import DEFAULT_PATH
 from enisle.errors import EnisleError, Invalid
+from enisle.formats.dockerfile import config as config_steps
 from enisle.formats.dockerfile.instructions import Arg, Copy, Instruction, Run, SetCommand, SetText, Stage
 from enisle.formats.dockerfile.lines import split as split_lines
 from enisle.formats.dockerfile.parse import parse_line

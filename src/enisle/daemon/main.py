@@ -9,12 +9,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from enisle.daemon import config as configuration
 from enisle.daemon.listening import bind, bind_tcp
 from enisle.daemon.notify import notify
+from enisle.daemon.reloading import Reloader, level_of
 from enisle.daemon.roots import held
 from enisle.errors import EnisleError
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = configuration.load(words)
         _set_up_log(config)
         with held(config.data_root, "data root", 0o700), held(config.run_root, "run root", 0o711):
-            _run(config)
+            _run(config, lambda: configuration.load(words))
     except EnisleError as error:
         sys.stderr.write(f"enisled: {error}\n")
         return 1
@@ -46,11 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _set_up_log(config: Config) -> None:
     """Messages to stderr: with a time unless the journal, which has its own, takes them."""
-    level = "debug" if config.debug else config.log.level
     form = "%(levelname)s %(name)s: %(message)s"
     if not _stderr_is_journal():
         form = "%(asctime)s.%(msecs)03d " + form
-    logging.basicConfig(level=level.upper(), format=form, datefmt="%Y-%m-%d %H:%M:%S", stream=sys.stderr)
+    logging.basicConfig(level=level_of(config), format=form, datefmt="%Y-%m-%d %H:%M:%S", stream=sys.stderr)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     logging.getLogger("aiohttp").setLevel(logging.WARNING)
 
@@ -59,18 +59,18 @@ def _stderr_is_journal() -> bool:
     return "JOURNAL_STREAM" in os.environ
 
 
-def _run(config: Config) -> NoReturn:
+def _run(config: Config, read: Callable[[], Config]) -> NoReturn:
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop, debug=False) as runner:
-        code = runner.run(_serve(config))
+        code = runner.run(_serve(config, read))
         logging.shutdown()
         # Everything is closed. Threads that still fetch or wait (a guest kernel on its way) are not waited for: what
         # they leave behind is removed by whoever does the same work next.
         os._exit(code)
 
 
-async def _serve(config: Config) -> int:
+async def _serve(config: Config, read: Callable[[], Config]) -> int:
     """Open the engine, serve clients until a signal says to stop, let go of everything."""
     from enisle.api.app import make_app
     from enisle.api.server import serve
@@ -81,18 +81,19 @@ async def _serve(config: Config) -> int:
 
     began = time.monotonic()
     stop = _stop_event()
-    async with opened(config) as engine:
+    async with opened(config) as wired:
         builder = Builder(
-            engine,
+            wired.engine,
             data_root=config.data_root,
             run_root=config.run_root,
             host=host_platform(),
             limit_bytes=config.build.cache_bytes,
         )
         await builder.open()
+        Reloader(config, wired, builder, read).listen()
         tcp = [bind_tcp(address) for address in config.api.listen]
         sock = bind(config.socket_path, config.group)
-        app = make_app(engine, builder)
+        app = make_app(wired.engine, builder)
         serving = await serve(app, [sock])
         for each in tcp:
             files = TlsFiles(ca=config.api.ca, certificate=config.api.certificate, key=config.api.key)
@@ -115,6 +116,7 @@ def _stop_event() -> asyncio.Event:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # too early: the settings have just been read
     return stop
 
 

@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +41,22 @@ if TYPE_CHECKING:
 log = logging.getLogger("enisle.daemon")
 
 
+@dataclass
+class Wired:
+    """The engine, and the settings that its adapters go by."""
+
+    config: Config
+    images: LocalImageStore
+    engine: Engine = field(init=False)
+
+    def reconfigure(self, config: Config) -> None:
+        """Have other registries and mirrors from the next request to them on; info tells of ``debug``, too."""
+        self.config = config
+        self.images.reconfigure(_registries(config))
+
+
 @asynccontextmanager
-async def opened(config: Config) -> AsyncIterator[Engine]:
+async def opened(config: Config) -> AsyncIterator[Wired]:
     """An engine on this host's adapters, reconciled. Closing it leaves the workloads running.
 
     Bridges, rules, resolver and launcher go only when nothing runs that needs them.
@@ -67,8 +81,9 @@ async def opened(config: Config) -> AsyncIterator[Engine]:
         warm = asyncio.create_task(walls.warm_up(_guest(config)), name="warm up")
         stack.callback(warm.cancel)
         volume_files = KeptVolumes(config.run_root)
-        engine = Engine(
-            _settings(config, walls, limits, warm),
+        wired = Wired(config, images)
+        engine = wired.engine = Engine(
+            _settings(wired, walls, limits, warm),
             store=store,
             images=images,
             networks=networks,
@@ -79,7 +94,7 @@ async def opened(config: Config) -> AsyncIterator[Engine]:
         stack.push_async_callback(_close, config, engine, networks, launcher, volume_files)
         await engine.open(store_was_lost=store.restored)
         await opening
-        yield engine
+        yield wired
 
 
 def _guest(config: Config) -> Path:
@@ -154,7 +169,9 @@ def _remove_cgroup(name: str) -> None:
     remove_strays(name)
 
 
-def _settings(config: Config, walls: _Walls, limits: LimitFacts, warm: asyncio.Task[None]) -> Settings:
+def _settings(wired: Wired, walls: _Walls, limits: LimitFacts, warm: asyncio.Task[None]) -> Settings:
+    config = wired.config
+
     async def facts() -> dict[str, Any]:
         accelerator, why = (
             await walls.vm.accelerator() if warm.done() and (_guest(config) / "current").exists() else ("", "")
@@ -167,7 +184,9 @@ def _settings(config: Config, walls: _Walls, limits: LimitFacts, warm: asyncio.T
             "cpu_cfs": limits.cpu,
             "cpu_shares": limits.cpu,
             "cpuset": limits.cpuset,
-            "mirrors": list(config.images.mirrors),
+            "debug": wired.config.debug,
+            "insecure_registries": list(wired.config.images.insecure_registries),
+            "mirrors": list(wired.config.images.mirrors),
             "security_options": [
                 "name=seccomp,profile=builtin",
                 *(["name=userns"] if config.container.userns == "private" else []),
@@ -184,8 +203,6 @@ def _settings(config: Config, walls: _Walls, limits: LimitFacts, warm: asyncio.T
         name=config.name,
         data_root=config.data_root,
         run_root=config.run_root,
-        debug=config.debug,
-        insecure_registries=config.images.insecure_registries,
         version=version(),
         default_runtime=config.default_runtime,
         runtimes=_runtimes(config),

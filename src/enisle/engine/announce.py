@@ -7,7 +7,7 @@ from enisle.model.event import Event
 from enisle.model.instance import Endpoint, Instance, MountKind
 
 
-def announce(core: Core, record: Instance, action: str, **attributes: str) -> None:
+def announce(core: Core, record: Instance, action: str, *, keep: bool = True, **attributes: str) -> None:
     """Publish what happened to an instance, with its labels, image and name."""
     core.events.publish(
         Event(
@@ -15,7 +15,8 @@ def announce(core: Core, record: Instance, action: str, **attributes: str) -> No
             action=action,
             actor=record.id,
             attributes={**record.spec.labels, "image": record.spec.image, "name": record.name, **attributes},
-        )
+        ),
+        keep=keep,
     )
 
 

@@ -45,8 +45,6 @@ class Settings:
     data_root: Path
     run_root: Path
     version: str = "0.0.0"
-    debug: bool = False
-    insecure_registries: tuple[str, ...] = ()
     default_network: str = "bridge"
     default_runtime: str = ""
     runtimes: Mapping[str, OciRuntime] = field(default_factory=dict)

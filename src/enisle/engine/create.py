@@ -18,12 +18,12 @@ from enisle.engine.images import usable
 from enisle.engine.launch import root_launch
 from enisle.engine.mounts import gather, resolve
 from enisle.engine.removal import delete_directory
-from enisle.engine.signals import signal_number
 from enisle.errors import Invalid
 from enisle.formats.records import encode
 from enisle.model.ids import InstanceId, new_id
 from enisle.model.image import Image, ImageConfig, Platform
 from enisle.model.instance import Instance, InstanceSpec, RestartKind
+from enisle.model.signals import signal_number
 
 RECORD_NAME = "record.json"
 COPY_AFTER_S = 3.0

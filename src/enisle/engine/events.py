@@ -50,13 +50,17 @@ class Events:
         """The events still in memory, oldest first."""
         return list(self._ring)
 
-    def publish(self, event: Event) -> None:
-        """Tell subscribers and keep it. ``event.time`` 0 is filled in. Never blocks; times strictly increase."""
+    def publish(self, event: Event, *, keep: bool = True) -> None:
+        """Tell subscribers and keep it. ``event.time`` 0 is filled in. Never blocks; times strictly increase.
+
+        Without ``keep`` it is told to those who listen now, and soon forgotten.
+        """
         if not event.time:
             self._last = max(time.time_ns(), self._last + 1)
             event = replace(event, time=self._last)
-        self._ring.append(event)
-        self._write(event)
+        if keep:
+            self._ring.append(event)
+            self._write(event)
         for queue in self._subscribers:
             if queue.qsize() >= QUEUE:
                 self._give_up(queue)

@@ -10,7 +10,7 @@ import socket
 import time
 from dataclasses import replace
 
-from enisle.contracts import Connection
+from enisle.contracts import Connection, Running
 from enisle.engine.announce import announce
 from enisle.engine.core import Core
 from enisle.engine.restart import ends_unhealthy
@@ -70,17 +70,18 @@ async def _check_for_ever(core: Core, slot: Slot) -> None:
     start_interval_s = check.start_interval_ns / 1e9 or DEFAULT_START_INTERVAL_S
     while slot.running is not None:
         health = slot.record.state.health or Health()
-        starting = health.status is HealthStatus.STARTING and _in_start_period(slot, check)
+        starting = health.status is HealthStatus.STARTING and _in_start_period(slot, check, time.time_ns())
         await asyncio.sleep(min(interval_s, start_interval_s) if starting else interval_s)
         if slot.status is not Status.RUNNING:
             continue
-        result = await _run_once(slot, check)
+        result = await _run_once(core, slot, check)
         if result is not None and slot.running is not None:
-            _note(core, slot, judge(health, result, check, in_start_period=_in_start_period(slot, check)))
+            early = _in_start_period(slot, check, result.started_at)
+            _note(core, slot, judge(health, result, check, in_start_period=early))
 
 
-def _in_start_period(slot: Slot, check: Healthcheck) -> bool:
-    return time.time_ns() - slot.record.state.started_at < check.start_period_ns
+def _in_start_period(slot: Slot, check: Healthcheck, at_ns: int) -> bool:
+    return at_ns - slot.record.state.started_at < check.start_period_ns
 
 
 def _note(core: Core, slot: Slot, health: Health) -> None:
@@ -96,15 +97,32 @@ def _note(core: Core, slot: Slot, health: Health) -> None:
         core.spawn(core.end_sick(core, slot), name=f"end unhealthy {slot.id[:12]}")
 
 
-async def _run_once(slot: Slot, check: Healthcheck) -> HealthResult | None:
-    """Run the check; None when the instance ended meanwhile. A check that takes too long counts as failed."""
+async def _run_once(core: Core, slot: Slot, check: Healthcheck) -> HealthResult | None:
+    """Run the check; None when the instance ended meanwhile. A check that takes too long counts as failed.
+
+    Its events are those of any exec, but they are not kept: a week of them would push out all others.
+    """
     running = slot.running
     if running is None:
         return None
     started_at = time.time_ns()
-    timeout_s = check.timeout_ns / 1e9 or DEFAULT_TIMEOUT_S
     exec_id = new_id()
     spec = ExecSpec(command=command_of(slot.record.spec), attach_stdout=True, attach_stderr=True)
+    words = " ".join(spec.command)
+    for action in ("exec_create", "exec_start"):
+        announce(core, slot.record, f"{action}: {words}", keep=False, execID=exec_id)
+    try:
+        exit_code, output = await _outcome(running, slot, exec_id, spec, check)
+    except EnisleError:
+        return None
+    ended = str(exit_code if exit_code >= 0 else 128 + _SIGKILL)
+    announce(core, slot.record, "exec_die", keep=False, execID=exec_id, exitCode=ended)
+    return HealthResult(started_at=started_at, ended_at=time.time_ns(), exit_code=exit_code, output=output)
+
+
+async def _outcome(running: Running, slot: Slot, exec_id: str, spec: ExecSpec, check: Healthcheck) -> tuple[int, str]:
+    """Exit code and output; -1 for a check that could not be run, or had to be killed. EnisleError: all has ended."""
+    timeout_s = check.timeout_ns / 1e9 or DEFAULT_TIMEOUT_S
     kept = bytearray()
     ours, theirs = socket.socketpair()
     with ours:
@@ -113,22 +131,18 @@ async def _run_once(slot: Slot, check: Healthcheck) -> HealthResult | None:
         try:
             await running.exec(exec_id, spec, slot.record, connection)
         except EnisleError as error:
-            return HealthResult(started_at=started_at, ended_at=time.time_ns(), exit_code=-1, output=str(error))
+            return -1, str(error)
         finally:
             os.close(connection.fd)
         try:
             async with asyncio.timeout(timeout_s):
                 await _read_all(ours, kept)
-                exit_code = await running.wait_exec(exec_id)
-            output = _text(kept)
+                return await running.wait_exec(exec_id), _text(kept)
         except TimeoutError:
             with contextlib.suppress(EnisleError):
                 await running.signal(_SIGKILL, exec_id)
-            exit_code, output = -1, f"Health check exceeded timeout ({format_duration(int(timeout_s * 1e9))})"
-            output += f": {_text(kept)}" if kept else ""
-        except EnisleError:
-            return None
-    return HealthResult(started_at=started_at, ended_at=time.time_ns(), exit_code=exit_code, output=output)
+            output = f"Health check exceeded timeout ({format_duration(int(timeout_s * 1e9))})"
+            return -1, f"{output}: {_text(kept)}" if kept else output
 
 
 async def _read_all(sock: socket.socket, kept: bytearray) -> None:

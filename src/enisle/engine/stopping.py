@@ -9,10 +9,10 @@ from enisle.engine import launch
 from enisle.engine.announce import announce
 from enisle.engine.core import Core
 from enisle.engine.removal import remove_locked
-from enisle.engine.signals import signal_number
 from enisle.engine.slots import Slot
 from enisle.errors import Conflict, EnisleError, Internal, NotModified, Unavailable
 from enisle.model.instance import Status
+from enisle.model.signals import signal_number
 
 DEFAULT_TIMEOUT_S = 10
 KILL_TIMEOUT_S = 15.0

@@ -35,7 +35,7 @@ class Puller:
 
     def __init__(self, parts: Parts, settings: RegistrySettings, *, backoff_s: float = 0.5) -> None:
         self._parts = parts
-        self._settings = settings
+        self.settings = settings
         self._backoff_s = backoff_s
 
     async def pull(
@@ -52,7 +52,7 @@ class Puller:
         Mirrors are asked first, without credentials; what they cannot give comes from the registry itself.
         """
         progress({"status": f"Pulling from {reference.path}", "id": reference.digest or reference.tag})
-        for mirror in self._settings.mirrors.get(reference.domain, ()):
+        for mirror in self.settings.mirrors.get(reference.domain, ()):
             try:
                 return await self._pull_from(mirror, reference, platform, explicit_platform, None, progress)
             except EnisleError:
@@ -70,7 +70,7 @@ class Puller:
         progress: Progress,
     ) -> ImageId:
         host = host.removeprefix("https://").removeprefix("http://").rstrip("/")
-        async with Transport(host, self._settings, auth, backoff_s=self._backoff_s) as transport:
+        async with Transport(host, self.settings, auth, backoff_s=self._backoff_s) as transport:
             repository = Repository(transport, reference)
             top = await repository.manifest(reference.digest or reference.tag)
             document, manifest = await self._choose(repository, reference, top, platform)

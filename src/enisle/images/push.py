@@ -43,7 +43,7 @@ class Pusher:
 
     def __init__(self, parts: Parts, settings: RegistrySettings, *, backoff_s: float = 0.5) -> None:
         self._parts = parts
-        self._settings = settings
+        self.settings = settings
         self._backoff_s = backoff_s
 
     async def push(
@@ -61,7 +61,7 @@ class Pusher:
         """
         progress({"status": f"The push refers to repository [{reference.name}]"})
         plan = self._plan(reference, record, platform)
-        async with Transport(host_of(reference.domain), self._settings, auth, backoff_s=self._backoff_s) as transport:
+        async with Transport(host_of(reference.domain), self.settings, auth, backoff_s=self._backoff_s) as transport:
             repository = Repository(transport, reference)
             with self._parts.pinned(blob for image, _ in plan.images for blob in image.blobs):
                 for image, data in plan.images:

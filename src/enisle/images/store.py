@@ -85,6 +85,10 @@ class LocalImageStore:
         await store._remover.sweep(age_s=24 * 3600.0)
         return store
 
+    def reconfigure(self, settings: RegistrySettings) -> None:
+        """Have other mirrors and insecure registries; what is under way goes on as it began."""
+        self._settings = self._puller.settings = self._pusher.settings = settings
+
     async def close(self) -> None:
         """End worker processes and let the directory go."""
         await self._parts.workers.close()

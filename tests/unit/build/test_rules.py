@@ -9,7 +9,6 @@ import pytest
 
 from enisle.build import git, graph
 from enisle.build.cache import BuildCache, key_of
-from enisle.build.config_steps import changed, working_directory
 from enisle.build.options import BuildOptions
 from enisle.build.remote import file_name
 from enisle.build.run_mounts import Mounted
@@ -18,6 +17,7 @@ from enisle.build.scope import Arguments, Scope
 from enisle.build.stage import run_words
 from enisle.build.transcript import Transcript, excerpt
 from enisle.errors import Denied, Invalid, Unavailable
+from enisle.formats.dockerfile.config import changed, working_directory
 from enisle.formats.dockerfile.instructions import Arg, Dockerfile, Run
 from enisle.formats.dockerfile.parse import parse
 from enisle.model.ids import ImageId

@@ -14,7 +14,6 @@ from enisle.engine.health import command_of, judge
 from enisle.engine.links import Link, host_lines, with_variables
 from enisle.engine.mounts import tmpfs_options
 from enisle.engine.restart import backoff_s, should_restart, should_start_on_boot
-from enisle.engine.signals import signal_number
 from enisle.errors import Invalid
 from enisle.formats.changes import apply_changes
 from enisle.model.ids import ImageId, InstanceId
@@ -32,6 +31,7 @@ from enisle.model.instance import (
     RestartKind,
     RestartPolicy,
 )
+from enisle.model.signals import signal_number
 
 
 def spec(**fields: Any) -> InstanceSpec:
@@ -204,14 +204,18 @@ def test_changes() -> None:
             "VOLUME /a /b",
             "STOPSIGNAL SIGQUIT",
             "ONBUILD RUN x",
-            "HEALTHCHECK CMD true",
+            "HEALTHCHECK --interval=2s --retries=4 CMD true",
+            "LABEL where=$B",
         ],
     )
     assert done.entrypoint == ("/bin/x", "-y") and done.command == ("/bin/sh", "-c", "echo hi")
-    assert done.env == ("A=2", "B=two words", "C=three words") and done.labels == {"k": "v"}
+    assert done.env == ("A=2", "B=two words", "C=three words") and done.labels == {"k": "v", "where": "two words"}
     assert done.exposed_ports == ("80/tcp", "53/udp") and done.working_dir == "/srv/app"
     assert done.volumes == ("/a", "/b") and done.user == "me" and done.stop_signal == "SIGQUIT"
-    assert done.on_build == ("RUN x",) and done.healthcheck == Healthcheck(test=("CMD-SHELL", "true"))
+    assert done.on_build == ("RUN x",) and done.healthcheck == Healthcheck(
+        test=("CMD-SHELL", "true"), interval_ns=2 * 10**9, retries=4
+    )
+    assert apply_changes(done, ["CMD x", 'ENTRYPOINT ["y"]']).command == ("/bin/sh", "-c", "x")
     with pytest.raises(Invalid, match="run is not a valid change command"):
         apply_changes(ImageConfig(), ["RUN rm -rf /"])
     with pytest.raises(Invalid, match="can't find = in"):

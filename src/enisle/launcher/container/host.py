@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from enisle.launcher.container import files, nics, processes, userns
+from enisle.launcher.container.oom import OomWatch
 from enisle.launcher.container.session import ContainerSession
 from enisle.launcher.container.task import Task
 from enisle.launcher.wall import Wall, WallError
@@ -19,7 +20,7 @@ from enisle.linux.nics import restore_default_routes, set_up
 from enisle.linux.route import Route
 from enisle.wire.frames import close_all
 from enisle.wire.keeper import Stats
-from enisle.wire.plans import ContainerPlan, NicPlan, from_json
+from enisle.wire.plans import ContainerPlan, LimitsPlan, NicPlan, from_json
 
 if TYPE_CHECKING:
     from enisle.launcher.loop import EpollLoop
@@ -38,7 +39,7 @@ class HostContainer(Wall):
         self._nics: dict[str, NicPlan] = {}
         self._root_fd = -1
         self._tasks: list[Task] = []
-        self._oom_fd = -1
+        self._oom: OomWatch | None = None
         self._oom_killed: bool | None = None
 
     def _adopt(self, session: ContainerSession) -> None:
@@ -46,23 +47,18 @@ class HostContainer(Wall):
         self._session = session
         if self._plan is not None and self._plan.namespaces.pid != "private":
             session.on_ended = self._kill_rest
-        self._watch_oom()
+        if self._plan is not None:
+            self._watch_oom(self._plan.limits)
 
     def _kill_rest(self) -> None:
         """A first process takes its pid namespace with it; where that is shared, the others hold its output open."""
         if self._group is not None:
             self._group.kill()
 
-    def _watch_oom(self) -> None:
-        if self._group is not None and self._plan is not None and self._plan.limits.memory_bytes:
-            self._oom_fd = self._group.oom_event_fd()
-        if self._oom_fd >= 0:
-            self._loop.add_reader(self._oom_fd, self._oom_event)
-
-    def _oom_event(self) -> None:
-        os.read(self._oom_fd, 4096)
-        if self.oom_killed():
-            self.on_oom()
+    def _watch_oom(self, limits: LimitsPlan) -> None:
+        if self._group is not None and limits.memory_bytes:
+            self._oom = self._oom or OomWatch(self._loop, self._group, lambda: self.on_oom())
+            self._oom.start()
 
     def _running(self) -> tuple[ContainerPlan, Group]:
         if self._plan is None or self._group is None or self._session is None:
@@ -187,10 +183,11 @@ class HostContainer(Wall):
         for task in self._tasks:
             task.kill()
         self._tasks.clear()
-        if self._oom_fd >= 0:
-            self._loop.remove(self._oom_fd)
-        close_all([fd for fd in (self._oom_fd, self._root_fd) if fd >= 0])
-        self._oom_fd = self._root_fd = -1
+        if self._oom is not None:
+            self._oom.close()
+        if self._root_fd >= 0:
+            os.close(self._root_fd)
+            self._root_fd = -1
         if self._group is not None:
             self._oom_killed = self.oom_killed()
             group, self._group = self._group, None

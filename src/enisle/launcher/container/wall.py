@@ -245,6 +245,7 @@ class ContainerWall(HostContainer):
         except OSError as error:
             done(WallError("invalid", f"Cannot update container {plan.id}: {error.filename}: {error.strerror}"))
             return
+        self._watch_oom(limits)
         done(None)
 
     def close(self) -> None:

@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from enisle.engine.signals import signal_number
 from enisle.errors import Invalid
 from enisle.formats.dockerfile.instructions import (
     Command,
@@ -22,6 +21,7 @@ from enisle.formats.dockerfile.instructions import (
 )
 from enisle.model.image import ImageConfig
 from enisle.model.instance import Healthcheck
+from enisle.model.signals import signal_number
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
