@@ -64,9 +64,13 @@ class Execs:
         return list(self._core.slots.find(instance_id).execs)
 
     async def check_start(self, exec_id: str) -> Exec:
-        """Raise what start would before the command is tried (NotFound, Conflict), for use before a response head."""
-        self._startable(exec_id)
-        return self.get(exec_id)
+        """Raise what dockerd does before its response begins: NotFound, Conflict for an instance that does not run.
+
+        That it runs already is told by start: compose v2 starts what it has attached to once more, and wants success.
+        """
+        session = self.get(exec_id)
+        _check_running(self._slots[exec_id])
+        return session
 
     def _startable(self, exec_id: str) -> tuple[Slot, Exec, Running]:
         session = self.get(exec_id)
