@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.api.walls import wait_until
 from tests.daemon import Daemon, run
 
 PLUGIN = "/usr/libexec/docker/cli-plugins/docker-compose"
@@ -85,6 +86,21 @@ services:
     depends_on: {app: {condition: service_healthy}}
 """
 
+WATCHED = """
+x-watched: &watched
+  image: watched
+  build: {context: ., dockerfile_inline: "FROM busybox"}
+  command: sleep 1000
+  stop_signal: SIGKILL
+  develop: {watch: [{action: sync, path: ./src, target: /w}]}
+services:
+  box:
+    <<: *watched
+    ports: ["127.0.0.1::8000"]
+    healthcheck: {test: "true", interval: 200ms, timeout: 10s, retries: 100}
+  machine: {<<: *watched, runtime: vm, depends_on: {box: {condition: service_healthy, restart: true}}}
+"""
+
 DOCKERFILE = """
 FROM busybox AS base
 ARG WHAT=default
@@ -114,6 +130,11 @@ class Project:
     def inside(self, service: str, *command: str) -> str:
         """The output of a command in the first instance of a service."""
         return self("exec", "-T", service, *command).stdout
+
+    def reads(self, service: str, paths: str) -> str | None:
+        """What the files hold; None when there is not each of them."""
+        done = self("exec", "-T", service, "sh", "-c", f"cat {paths}", check=False)
+        return None if done.returncode else done.stdout
 
     def resolves(self, service: str, name: str) -> bool:
         done = self("exec", "-T", service, "nslookup", name, check=False)
@@ -274,3 +295,40 @@ def test_v2_copies_and_waits(project: Project) -> None:
     assert project("up", "--exit-code-from", "ends", "ends", check=False).returncode == 4
     (listed,) = json.loads(project("ls", "-a", "--format", "json", "--filter", f"name={project.directory.name}").stdout)
     assert listed["Name"] == project.directory.name
+
+
+def test_v2_watches_and_restarts_what_depends(project: Project) -> None:
+    """Files are kept in step behind both walls, removed ones too; who depends on what is restarted is restarted."""
+    if "cli-plugins" not in project.client:
+        return
+    write(project, WATCHED)
+    sources = project.directory / "src"
+    (sources / "deep").mkdir(parents=True)
+    project.daemon.docker("tag", "busybox", "watched")
+    project("up", "-d", "--wait", "--no-build")
+    environment = {**os.environ, "DOCKER_HOST": f"unix://{project.daemon.socket}"}
+    command = [project.client, "watch", "--no-up"]
+    with subprocess.Popen(
+        command, cwd=project.directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as watching:
+        try:
+            assert watching.stdout is not None
+            while "Watch enabled" not in watching.stdout.readline():
+                assert watching.poll() is None
+            (sources / "a").write_text("changed")
+            (sources / "deep" / "n").write_text("new")
+            for service in ("box", "machine"):
+                wait_until(lambda of=service: project.reads(of, "/w/a /w/deep/n") == "changednew")  # type: ignore[misc]
+            (sources / "a").unlink()
+            for service in ("box", "machine"):
+                wait_until(lambda of=service: project.reads(of, "/w/a") is None)  # type: ignore[misc]
+        finally:
+            watching.terminate()
+    began = [project.daemon.docker("inspect", "-f", "{{.State.StartedAt}}", *project.ids("machine")).stdout]
+    project("restart", "-t", "0", "box")
+    began.append(project.daemon.docker("inspect", "-f", "{{.State.StartedAt}}", *project.ids("machine")).stdout)
+    assert began[0] != began[1]
+    assert project("port", "box", "8000").stdout.startswith("127.0.0.1:")
+    assert "box" in project("stats", "--no-stream", "--format", "json").stdout
+    project("down", "--rmi", "all", "-v", "-t", "0")
+    assert project.left() == [] and not project.daemon.docker("images", "-q", "watched").stdout
