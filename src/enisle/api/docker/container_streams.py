@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -16,6 +16,7 @@ from enisle.api.call import Call
 from enisle.api.docker.detach_keys import raw_keys
 from enisle.api.docker.stats_body import host_cpu_ns, stats_json
 from enisle.api.framing import frame
+from enisle.api.gathering import as_it_comes, in_blocks
 from enisle.api.headread import wait_head_read
 from enisle.api.reply import encode
 from enisle.api.router import Route
@@ -98,12 +99,13 @@ async def logs(call: Call) -> web.StreamResponse:
             parse_time(query.text("since"))
             parse_time(query.text("until"))
             response = await call.stream(f"application/vnd.docker.{kind}-stream")
-            async for data in source:
-                await response.write(data)
+            async with aclosing(as_it_comes(source)) as blocks:
+                async for data in blocks:
+                    await response.write(data)
             await response.write_eof()
             return response
         await _settled(call, instance)
-        return await call.send_all(_in_blocks(source), f"application/vnd.docker.{kind}-stream")
+        return await call.send_all(in_blocks(source, _LOG_BUFFER_BYTES), f"application/vnd.docker.{kind}-stream")
 
 
 async def _settled(call: Call, instance: Instance) -> None:
@@ -141,18 +143,6 @@ async def _log_bytes(call: Call, *, framed: bool, follow: bool) -> AsyncGenerato
         if timestamps:
             data = f"{rfc3339_fixed(record.time_ns)} ".encode() + data
         yield frame(record.stream, data) if framed else data
-
-
-async def _in_blocks(source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Fewer and larger writes; for a source that does not pause."""
-    buffer = bytearray()
-    async for data in source:
-        buffer += data
-        if len(buffer) >= _LOG_BUFFER_BYTES:
-            yield bytes(buffer)
-            buffer.clear()
-    if buffer:
-        yield bytes(buffer)
 
 
 def _tail(text: str) -> int | None:
