@@ -13,7 +13,7 @@ from tests.daemon import Daemon
 
 def reload(daemon: Daemon, text: str, said: str) -> None:
     """Write the settings, and wait until enisled says of them what it should."""
-    (daemon.root / "enisle.toml").write_text(f'name = "{daemon.name}"\n{text}')
+    (daemon.root / "enisle.toml").write_text(f'name = "{daemon.name}"\n{text}\n{daemon.extra_config}')
     before = len(daemon.log)
     assert daemon.process is not None
     os.kill(daemon.process.pid, signal.SIGHUP)
