@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.api.agents import ASK, agent
+from tests.contracts.images_support import docker_registry, htpasswd_auth
 from tests.daemon import Daemon, run
 
 BUILDX = os.environ.get("ENISLE_TEST_BUILDX", "")
@@ -39,7 +41,7 @@ class Buildx:
     def __call__(
         self, *args: str, check: bool = True, cwd: Path | None = None, extra: dict[str, str] | None = None
     ) -> str:
-        """What ``docker`` prints, on both streams."""
+        """What ``docker`` prints, on both streams. It fails unless ``check``."""
         done = run("docker", *args, check=check, cwd=cwd, env={**self.environment, **(extra or {})}, timeout_s=90)
         assert check or done.returncode != 0, done
         return done.stdout + done.stderr
@@ -236,6 +238,26 @@ def test_a_client_that_goes_leaves_nothing(buildx: Buildx, tmp_path: Path, numbe
             return
         run(*deadline)
     raise AssertionError(daemon.docker("ps", "-a").stdout)
+
+
+async def test_registries_ask_for_what_the_client_knows(buildx: Buildx, tmp_path: Path, name: str) -> None:
+    async with docker_registry(tmp_path / "registry", htpasswd_auth(tmp_path / "registry", "me", "secret")) as host:
+        image = f"{host}/kit:1"
+        (tmp_path / "Dockerfile").write_text(f"FROM busybox\nRUN echo {name} > /name\n")
+        stranger = await asyncio.to_thread(buildx, "build", "--push", "-t", image, str(tmp_path), check=False)
+        assert "no basic auth credentials" in stranger or "unauthorized" in stranger
+        await asyncio.to_thread(buildx, "login", "-u", "me", "-p", "secret", host)
+        try:
+            await asyncio.to_thread(buildx, "build", "--push", "-t", image, str(tmp_path))
+            buildx("rmi", image)
+            (tmp_path / "Dockerfile").write_text(f"FROM {image}\nRUN cat /name\n")
+            said = await asyncio.to_thread(buildx, "build", "--progress=plain", "--pull", str(tmp_path))
+            assert f" {name}\n" in said
+        finally:
+            buildx("logout", host)
+            buildx.daemon.docker("rmi", "-f", image, check=False)
+        refused = await asyncio.to_thread(buildx, "build", "--pull", str(tmp_path), check=False)
+        assert "failed to solve" in refused and "credentials" in refused + "credentials" * ("unauthorized" in refused)
 
 
 def test_what_is_known_of_builders_and_their_cache(buildx: Buildx, tmp_path: Path) -> None:

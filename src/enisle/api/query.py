@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
 
+from enisle.api.decode import decode
 from enisle.errors import Invalid
 
 _FALSE = frozenset({"", "0", "no", "false", "none"})
@@ -36,6 +38,16 @@ class Query:
         if values is None:
             return default
         return values[0].strip().lower() not in _FALSE
+
+    def json(self, name: str, kind: Any) -> Any:
+        """A parameter that is JSON of this kind; None when it is not given. Raises Invalid for anything else."""
+        text = self.text(name)
+        if text in ("", "null"):
+            return None
+        try:
+            return decode(text.encode("utf-8", "surrogateescape"), kind)
+        except Invalid as error:
+            raise Invalid(f"error reading {name}: {error}") from error
 
     def number(self, name: str) -> int | None:
         """An integer; None when it is not given or empty. Raises Invalid in Go's words."""

@@ -66,6 +66,7 @@ class Job:
         self._builder = builder
         self._demand = demand
         self._stack = AsyncExitStack()
+        self.task = asyncio.current_task()
         self._returned: asyncio.Future[ReturnRequest] = asyncio.get_running_loop().create_future()
 
     async def __aenter__(self) -> Job:

@@ -55,6 +55,11 @@ class Jobs:
             finally:
                 del self._jobs[request.ref]
 
+    def cancel(self, name: str) -> None:
+        """Call a job off, if there is one of that name."""
+        if (job := self._jobs.get(name)) is not None and job.task is not None:
+            job.task.cancel()
+
     async def solve(self, request: SolveRequest) -> dict[str, str]:
         """Carry out a whole request; what the client is told."""
         async with self.job(request) as job:

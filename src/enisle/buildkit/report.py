@@ -22,10 +22,10 @@ def _is_shown(instruction: Instruction) -> bool:
 
 
 def _text(instruction: Instruction) -> str:
-    first, *more = instruction.text.splitlines() or [""]
-    if more:
-        first = f"{first} ({more[0].strip()}...)"
-    return first if len(first) <= _SHOWN_LENGTH else f"{first[:_SHOWN_LENGTH]}..."
+    text = instruction.text
+    if isinstance(instruction, Run) and instruction.heredocs:
+        text += f" ({instruction.heredocs[0].content.partition(chr(10))[0].strip()}...)"
+    return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}..."
 
 
 def words_of(error: EnisleError) -> str:
@@ -86,6 +86,12 @@ class Section(report.Section):
     def end(self) -> None:
         self._finish()
 
+    def cancel(self) -> None:
+        """The build ends before this stage."""
+        if self._step is not None:
+            self._step.failed("context canceled")
+            self._step = None
+
 
 class Report(report.Report):
     """The whole build. ``built`` is called with the image before anybody else can remove it."""
@@ -120,4 +126,4 @@ class Report(report.Report):
     def abandon(self) -> None:
         """Whatever is under way ends with the build."""
         for section in self._sections:
-            section.end()
+            section.cancel()

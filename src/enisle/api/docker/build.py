@@ -12,12 +12,11 @@ from aiohttp import web
 
 from enisle.api.call import Call
 from enisle.api.decode import decode
-from enisle.api.docker import build_cache, limits_body, registry_auth
+from enisle.api.docker import build_cache, buildkit_build, limits_body, registry_auth
 from enisle.api.docker.images import parse_platform
 from enisle.api.docker.request_types import AuthBody, Limits, Ulimit
 from enisle.api.progress import stream_progress
 from enisle.api.query import Query
-from enisle.api.reply import empty
 from enisle.api.router import Route
 from enisle.build.builder import Builder
 from enisle.build.options import BuildOptions
@@ -40,6 +39,8 @@ class _Extras(msgspec.Struct, kw_only=True):
 
 
 async def build(call: Call) -> web.StreamResponse:
+    if call.query.text("version") == "2":
+        return await buildkit_build.build(call)
     builder = _builder(call)
     options = _options(call)
     body = call.chunks()
@@ -64,8 +65,6 @@ def _builder(call: Call) -> Builder:
 
 def _options(call: Call) -> BuildOptions:
     query = call.query
-    if query.text("version") == "2" or query.text("session"):
-        raise NotSupported("BuildKit's protocol is not offered.", remedy="Set DOCKER_BUILDKIT=0, or use enisle build.")
     if outputs := query.text("outputs"):
         raise Invalid(f"outputs {outputs[:100]} need BuildKit: the result is an image")
     isolation = query.text("isolation")
@@ -79,8 +78,8 @@ def _options(call: Call) -> BuildOptions:
         remote=query.text("remote"),
         names=tuple(name for name in query.texts("t") if name),
         target=query.text("target"),
-        arguments=_json(query, "buildargs", dict[str, str | None]) or {},
-        labels=_json(query, "labels", dict[str, str]) or {},
+        arguments=query.json("buildargs", dict[str, str | None]) or {},
+        labels=query.json("labels", dict[str, str]) or {},
         no_cache=query.flag("nocache"),
         pull=query.flag("pull"),
         squash=query.flag("squash"),
@@ -94,13 +93,13 @@ def _options(call: Call) -> BuildOptions:
         shm_size_bytes=_size(query, "shmsize"),
         resources=limits_body.resources(limits, cpus=os.cpu_count() or 1, warnings=warnings),
         ulimits=limits_body.ulimits(limits),
-        security_options=tuple(_json(query, "securityopt", list[str]) or ()),
+        security_options=tuple(query.json("securityopt", list[str]) or ()),
         cgroup_parent=query.text("cgroupparent"),
         secrets=_secrets(extras),
         ssh=extras.ssh,
         contexts=extras.contexts,
         keep=extras.keep,
-        cache_from=tuple(_json(query, "cachefrom", list[str]) or ()),
+        cache_from=tuple(query.json("cachefrom", list[str]) or ()),
         credentials=_credentials(call.request.headers.get("X-Registry-Config", "")),
     )
 
@@ -114,19 +113,8 @@ def _limits(query: Query) -> Limits:
         cpu_quota=query.number("cpuquota") or 0,
         cpuset_cpus=query.text("cpusetcpus"),
         cpuset_mems=query.text("cpusetmems"),
-        ulimits=_json(query, "ulimits", list[Ulimit]) or [],
+        ulimits=query.json("ulimits", list[Ulimit]) or [],
     )
-
-
-def _json(query: Query, name: str, kind: Any) -> Any:
-    """A parameter that is JSON; None when it is not given."""
-    text = query.text(name)
-    if text in ("", "null"):
-        return None
-    try:
-        return decode(text.encode("utf-8", "surrogateescape"), kind)
-    except Invalid as error:
-        raise Invalid(f"error reading {name}: {error}") from error
 
 
 def _network(text: str) -> str:
@@ -179,13 +167,8 @@ def _credentials(header: str) -> dict[str, RegistryAuth]:
     return {registry: registry_auth.from_body(body) for registry, body in decoded.items()}
 
 
-async def cancel(_call: Call) -> web.StreamResponse:
-    """A build of the classic kind is cancelled by closing its connection; there is none of any other."""
-    return empty(200)
-
-
 ROUTES = [
     Route("POST", "build", build, watch=True),
-    Route("POST", "build/cancel", cancel),
+    Route("POST", "build/cancel", buildkit_build.cancel),
     Route("POST", "build/prune", build_cache.prune),
 ]

@@ -33,6 +33,7 @@ async def ping(call: Call) -> web.StreamResponse:
         "Cache-Control": "no-cache, no-store, must-revalidate",
         "Pragma": "no-cache",
         "Swarm": "inactive",
+        "Builder-Version": "1" if call.buildkit is None else "2",
     }
     return web.Response(body=b"" if call.request.method == "HEAD" else b"OK", headers=headers)
 
