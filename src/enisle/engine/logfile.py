@@ -151,6 +151,7 @@ class Segment:
         self._packed = zlib.decompressobj(wbits=31) if path.suffix == ".gz" else None
         self._rest = b""
         self._at = 0
+        self.end: int | None = None  # where to stop, although more may be written
 
     def __enter__(self) -> Segment:
         return self
@@ -168,9 +169,10 @@ class Segment:
 
     def lines(self) -> list[bytes] | None:
         """The whole lines of the next piece; None at the end of what is written so far."""
-        data = os.pread(self._fd, CHUNK, self._at)
+        size = CHUNK if self.end is None else min(CHUNK, max(self.end - self._at, 0))
+        data = os.pread(self._fd, size, self._at)
         if not data:
-            if os.fstat(self._fd).st_size < self._at:
+            if self.end is None and os.fstat(self._fd).st_size < self._at:
                 self.seek(0)  # the writer keeps one file only and has emptied it
                 return []
             return None

@@ -43,8 +43,13 @@ async def read_log(
 async def _lines(
     path: Path, tail: int | None, event: asyncio.Event | None, end: asyncio.Future[object] | None
 ) -> AsyncIterator[bytes]:
-    """All lines from the tail on; after the newest file's end, those to come."""
+    """All lines from the tail on; after the newest file's end, those to come.
+
+    Who does not follow gets what is there now: an instance may print faster than anybody reads.
+    """
     index, offset = 0, 0
+    stop = _size_now(path) if event is None and tail is None else None
+    left = tail if event is None else None
     paths = segments(path)
     if tail is not None:
         index, offset = tail_start(paths, tail) if tail > 0 else _at_end(paths)
@@ -60,15 +65,29 @@ async def _lines(
             position = path
             continue
         with segment:
+            if stop is not None and stop[0] == segment.inode:
+                segment.end = stop[1]
             skip = -min(offset, 0)
             segment.seek(max(offset, 0))
             offset = 0
             async for line in _follow(segment, path, event, end):
                 if skip:
                     skip -= 1
-                else:
-                    yield line
-            position = _next(segment, path)
+                    continue
+                if left is not None:
+                    if left == 0:
+                        return
+                    left -= 1
+                yield line
+            position = _next(segment, path) if segment.end is None else None
+
+
+def _size_now(path: Path) -> tuple[tuple[int, int], int] | None:
+    """Identity and size of the newest file."""
+    with suppress(FileNotFoundError):
+        facts = path.stat()
+        return (facts.st_dev, facts.st_ino), facts.st_size
+    return None
 
 
 def _at_end(paths: list[Path]) -> tuple[int, int]:
@@ -89,6 +108,8 @@ async def _follow(
             for line in lines:
                 yield line
             await asyncio.sleep(0)  # a long log must not keep others waiting
+        if segment.end is not None:
+            return
         if last_pass or not _is_newest(segment, path):
             # What was written between our last read and the rotation was read by now, or is in this pass.
             if last_pass:

@@ -46,8 +46,8 @@ class Channel:
         self.run_until(lambda: False, idle_s=0.02)
 
     def run_until(self, condition: Callable[[], bool], *, idle_s: float = 5.0) -> None:
-        self.loop.call_later(idle_s, lambda: None)
         deadline = time.monotonic() + idle_s
+        self.loop.call_later(idle_s + 0.002, lambda: None)  # not before the deadline: nothing else may wake the loop
         while not condition() and time.monotonic() < deadline:
             self.loop.run_once()
 
