@@ -22,7 +22,7 @@ _WALLS = pytest.mark.parametrize("wall", [[], ["--runtime", "vm"]], ids=["contai
 
 def peak_kb(pid: int) -> int:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
 
 
 def log_bytes(daemon: Daemon, name: str) -> list[int]:

@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from tests.api.walls import WALLS
+from tests.counts import count, timeout_s
 from tests.daemon import Daemon, run
 from tests.faults.test_daemon_dies import pid_of, wait_for
 
-ROUNDS = int(os.environ.get("ENISLE_FAULT_ROUNDS", "3"))
+ROUNDS = count(3, 50)
 
 
 def keeper_of(daemon: Daemon, name: str) -> int:
@@ -48,7 +49,7 @@ def until(condition: Callable[[], bool], *, timeout_s: float = 60) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(timeout_s(400, 3000))
 @pytest.mark.parametrize("wall", list(WALLS.values()), ids=list(WALLS))
 def test_a_killed_keeper_ends_its_instance_alone(own_daemon: Daemon, wall: list[str]) -> None:
     """F3: nobody is left who owns its log and exit code; the restart policy brings it back, neighbours live on."""
@@ -73,7 +74,7 @@ def test_a_killed_keeper_ends_its_instance_alone(own_daemon: Daemon, wall: list[
     assert docker("inspect", "-f", "{{.State.Status}}", "once").stdout == "running\n"
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(timeout_s(400, 3000))
 def test_a_killed_qemu_is_an_exit_that_the_restart_policy_sees(own_daemon: Daemon) -> None:
     """F22: told with its reason; tap, cgroup and disk lock are free for the next one at once."""
     docker = own_daemon.docker
@@ -123,7 +124,7 @@ def _is_launcher(path: Path, run_root: str) -> bool:
 def test_a_stopped_daemon_stops_nobody(own_daemon: Daemon) -> None:
     """F5: SIGSTOP for some seconds, then on; then SIGTERM with many running: it ends in less than ten seconds."""
     docker = own_daemon.docker
-    names = [f"many{number}" for number in range(20)]
+    names = [f"many{number}" for number in range(count(20, 50))]
     for name in names:
         docker(
             "run", "-d", "--name", name, "busybox", "sh", "-c", "n=0; while :; do n=$((n+1)); echo $n; sleep 0.1; done"
@@ -132,7 +133,7 @@ def test_a_stopped_daemon_stops_nobody(own_daemon: Daemon) -> None:
     assert own_daemon.process is not None
     own_daemon.process.send_signal(signal.SIGSTOP)
     try:
-        waiting = subprocess.Popen(["sleep", "3"])
+        waiting = subprocess.Popen(["sleep", str(count(3, 60))])
         waiting.wait()
         assert all(os.path.exists(f"/proc/{pid}") for pid in pids)
     finally:
@@ -170,7 +171,7 @@ def _lose_everything_but_the_disk(daemon: Daemon) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(timeout_s(400, 3000))
 def test_the_host_is_restarted(own_daemon: Daemon) -> None:
     """F6: nothing is said to run that does not; restart policies are obeyed, ports and volumes are back."""
     docker = own_daemon.docker

@@ -157,6 +157,10 @@ class Segment:
         return self
 
     def __exit__(self, *_exc: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Once."""
         os.close(self._fd)
 
     @property
@@ -211,18 +215,24 @@ class Segment:
                 yield from lines
 
 
-def tail_start(paths: list[Path], count: int) -> tuple[int, int]:
-    """Where the last ``count`` lines of the log begin: index of the file, byte offset in it.
+def tail_start(paths: list[Path], count: int) -> tuple[Segment | None, int]:
+    """Where the last ``count`` lines of the log begin: the file, and the byte offset in it. None: there is no file.
 
-    For a packed file the offset is negative: so many lines are to be passed over.
+    The file is open, and the caller's to close: by its name it could be another one by now. For a packed file the
+    offset is negative: so many lines are to be passed over.
     """
-    for index in range(len(paths) - 1, -1, -1):
+    first: Segment | None = None
+    offset = 0
+    for path in reversed(paths):
         try:
-            with Segment(paths[index]) as segment:
-                offset, found = segment.last_lines(count)
+            segment = Segment(path)
         except FileNotFoundError:
             continue
+        if first is not None:
+            first.close()
+        first = segment
+        offset, found = segment.last_lines(count)
         count -= found
-        if count <= 0 or index == 0:
-            return index, offset
-    return 0, 0
+        if count <= 0:
+            break
+    return first, offset

@@ -47,17 +47,17 @@ async def _lines(
 
     Who does not follow gets what is there now: an instance may print faster than anybody reads.
     """
-    index, offset = 0, 0
+    offset, first = 0, None
     stop = _size_now(path) if event is None and tail is None else None
     left = tail if event is None else None
     paths = segments(path)
     if tail is not None:
-        index, offset = tail_start(paths, tail) if tail > 0 else _at_end(paths)
-    position: Path | None = paths[index]
+        first, offset = tail_start(paths, tail)
+    position: Path | None = paths[0]
     last_try = False
     while position is not None:
         try:
-            segment = Segment(position)
+            segment, first = first or Segment(position), None
         except FileNotFoundError:
             if last_try:
                 return
@@ -88,12 +88,6 @@ def _size_now(path: Path) -> tuple[tuple[int, int], int] | None:
         facts = path.stat()
         return (facts.st_dev, facts.st_ino), facts.st_size
     return None
-
-
-def _at_end(paths: list[Path]) -> tuple[int, int]:
-    with suppress(FileNotFoundError):
-        return len(paths) - 1, paths[-1].stat().st_size
-    return len(paths) - 1, 0
 
 
 async def _follow(
