@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from enum import StrEnum
+
+_SPENT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT})
 
 
 class Kind(StrEnum):
@@ -89,6 +92,13 @@ class Exhausted(EnisleError):
     """Disk, memory, addresses, ports or descriptors have run out."""
 
     kind = Kind.EXHAUSTED
+
+
+def exhaustion(error: BaseException) -> Exhausted | None:
+    """What the host has run out of, if that is what a system call's failure says: no fault of ours."""
+    if not isinstance(error, OSError) or error.errno not in _SPENT:
+        return None
+    return Exhausted((error.strerror or str(error)).lower())
 
 
 class Internal(EnisleError):

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon, image_archive, new_daemon, run
+from tests.daemon import Daemon, run
 
 
 def test_name_in_use(daemon: Daemon) -> None:
@@ -74,46 +71,6 @@ def test_a_start_that_fails_of_the_unforeseen_leaves_no_client_waiting(daemon: D
         aside.rename(directory)
     assert daemon.docker("start", "-a", "hurt").stdout == "well\n"
     daemon.docker("rm", "hurt")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Daemon]:
-    """A daemon whose data root is a file system of 160 MB."""
-    image = tmp_path / "disk"
-    with image.open("wb") as file:
-        file.truncate(160 << 20)
-    run("mkfs.ext4", "-q", str(image))
-    made = new_daemon(prefix="s")
-    made.data_root.mkdir(mode=0o700)
-    run("mount", "-o", "loop", str(image), str(made.data_root))
-    try:
-        made.start()
-        made.docker("load", "-q", "-i", str(image_archive("busybox")))
-        yield made
-    finally:
-        made.remove_everything()
-        run("umount", str(made.data_root))
-        dispose_quietly(made)
-
-
-def dispose_quietly(daemon: Daemon) -> None:
-    assert daemon.process is None
-    assert daemon.census() == {}
-    subprocess.run(["rm", "-rf", str(daemon.root)], check=True)
-
-
-def test_full_data_root(small_disk: Daemon) -> None:
-    daemon = small_disk
-    fill = daemon.docker(
-        "run", "--name", "filler", "busybox", "dd", "if=/dev/zero", "of=/fill", "bs=1M", check=False, timeout_s=120
-    )
-    assert "No space left on device" in fill.stderr
-    assert daemon.docker("ps", "-a", "--format", "{{.Names}}").stdout == "filler\n"
-    pulled = daemon.docker("load", "-q", "-i", str(image_archive("debian:12")), check=False, timeout_s=120)
-    assert pulled.returncode != 0
-    assert "no space left on device" in pulled.stderr.lower()
-    daemon.docker("rm", "-f", "filler")
-    assert daemon.docker("run", "--rm", "busybox", "echo", "works").stdout == "works\n"
 
 
 def test_two_daemons_on_one_root_are_refused(own_daemon: Daemon) -> None:

@@ -44,10 +44,10 @@ def test_descriptors(own_daemon: Daemon) -> None:
     resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
     assert own_daemon.docker("exec", "runs", "echo", "alive").stdout == "alive\n"
     assert own_daemon.docker("run", "--rm", "-p", "127.0.0.1::80", "busybox", "echo", "works").stdout == "works\n"
-    ids = own_daemon.docker("ps", "-aq", "--filter", "status=created").stdout.split()
-    if ids:
-        own_daemon.docker("rm", *ids)
-    assert own_daemon.docker("ps", "-a", "--format", "{{.Names}}").stdout == "runs\n"
+    names = own_daemon.docker("ps", "-a", "--format", "{{.Names}}").stdout.split()
+    assert "runs" in names
+    if len(names) > 1:  # created, or what --rm had no descriptor left to remove
+        own_daemon.docker("rm", "-f", *(name for name in names if name != "runs"))
     assert "Traceback" not in own_daemon.log
     assert settles(lambda: descriptors(pid) <= before + 5)
 

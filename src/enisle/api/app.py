@@ -15,7 +15,7 @@ from enisle.api.docker.versions import DEFAULT, checked_version, common_headers
 from enisle.api.native import routes as native
 from enisle.api.reply import error_response, status_of
 from enisle.api.router import Route, Router
-from enisle.errors import Denied, EnisleError, Invalid, NotFound
+from enisle.errors import Denied, EnisleError, Invalid, NotFound, exhaustion
 
 if TYPE_CHECKING:
     from enisle.build.builder import Builder
@@ -55,9 +55,11 @@ class Api:
             response = error_response(400, f"cannot read the request body: {error}")
         except ConnectionError:
             raise
-        except Exception:
-            _log.exception("%s %s failed", request.method, request.path)
-            response = error_response(500, "internal error: see the daemon's log")
+        except Exception as error:
+            spent = exhaustion(error)
+            if spent is None:
+                _log.exception("%s %s failed", request.method, request.path)
+            response = error_response(500, str(spent or "internal error: see the daemon's log"))
         if not response.prepared:
             response.headers.update(self._headers)
         return response

@@ -12,7 +12,7 @@ from aiohttp import web
 from enisle.api.call import Call, json_line
 from enisle.api.reply import as_unicode
 from enisle.contracts import Progress
-from enisle.errors import EnisleError
+from enisle.errors import EnisleError, exhaustion
 
 _log = logging.getLogger(__name__)
 _MAX_PENDING = 512
@@ -74,8 +74,9 @@ def _add_failure(pending: _Pending, task: asyncio.Future[Any]) -> None:
     error = task.exception()
     if error is None:
         return
-    if isinstance(error, EnisleError):
-        text = as_unicode(str(error))
+    told = error if isinstance(error, EnisleError) else exhaustion(error)
+    if told is not None:
+        text = as_unicode(str(told))
     else:
         _log.error("a long operation failed", exc_info=error)
         text = "internal error: see the daemon's log"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,12 +20,11 @@ from enisle.engine.early import close_connections
 from enisle.engine.links import links_of, with_variables
 from enisle.engine.mounts import host_mounts, volume_names
 from enisle.engine.slots import Slot
-from enisle.errors import Conflict, EnisleError, Exhausted, Internal, NotModified, StartFailed
+from enisle.errors import Conflict, EnisleError, Exhausted, Internal, NotModified, StartFailed, exhaustion
 from enisle.model.ids import ImageId
 from enisle.model.instance import Instance, InstanceState, Isolation, MountKind, Status
 
 log = logging.getLogger("enisle.engine")
-_SPENT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT})
 
 
 async def start(core: Core, slot: Slot) -> None:
@@ -73,8 +71,9 @@ async def start_locked(core: Core, slot: Slot, restart_count: int = 0) -> None:
 
 def _unforeseen(slot: Slot, error: Exception) -> EnisleError:
     """The failure to tell: what the host has run out of is no fault of ours, all else is, and is logged."""
-    if isinstance(error, OSError) and error.errno in _SPENT:
-        return Exhausted(f"container {slot.id[:12]} could not be started: {(error.strerror or '').lower()}")
+    spent = exhaustion(error)
+    if spent is not None:
+        return Exhausted(f"container {slot.id[:12]} could not be started: {spent}")
     log.error("container %s: a fault of ours kept it from starting", slot.id[:12], exc_info=error)
     return Internal(f"container {slot.id[:12]} could not be started: {error}", remedy="See the daemon's log.")
 

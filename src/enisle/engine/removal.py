@@ -11,7 +11,7 @@ from pathlib import Path
 from enisle.engine.announce import announce
 from enisle.engine.core import Core
 from enisle.engine.slots import Slot
-from enisle.errors import Conflict, EnisleError, Internal, NotFound
+from enisle.errors import Conflict, EnisleError, Exhausted, Internal, NotFound
 from enisle.model.instance import MountKind, Status
 
 log = logging.getLogger("enisle.engine")
@@ -43,7 +43,10 @@ async def remove_locked(core: Core, slot: Slot, *, volumes: bool) -> None:
 
 
 async def _destroy(core: Core, slot: Slot) -> None:
-    await core.slots.change_state(slot, status=Status.REMOVING)
+    try:
+        await core.slots.change_state(slot, status=Status.REMOVING)
+    except Exhausted as error:  # what is removed makes room for the record
+        log.warning("container %s: its removal begins unrecorded: %s", slot.id[:12], error)
     slot.early.close()
     try:
         await core.driver(slot.record).destroy(core.directory(slot.id))

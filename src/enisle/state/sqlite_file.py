@@ -58,6 +58,8 @@ def open_checked(path: Path) -> tuple[sqlite3.Connection, bool]:
 def _open(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
     try:
+        # First of all: so the index of the log is in our memory. In a file, a full disk would end us by SIGBUS.
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
