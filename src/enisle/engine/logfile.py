@@ -86,17 +86,26 @@ def parse_time(text: str) -> int:
     return seconds * 1_000_000_000 + int((fraction + "000000000")[:9])
 
 
+def numbered(path: Path, number: int) -> Path | None:
+    """The file of that number, packed or not; 0 is the current one, which always counts as there."""
+    if number == 0:
+        return path
+    rotated = path.with_name(f"{path.name}.{number}")
+    packed = path.with_name(f"{path.name}.{number}.gz")
+    return rotated if rotated.exists() else packed if packed.exists() else None
+
+
 def segments(path: Path) -> list[Path]:
     """All files of the log, oldest first: ``.3.gz``, ``.2``, ``.1``, the current one."""
-    found = []
+    found: list[Path] = []
+    missing = 0
     for number in range(1, MAX_SEGMENTS):
-        rotated = path.with_name(f"{path.name}.{number}")
-        packed = path.with_name(f"{path.name}.{number}.gz")
-        if rotated.exists():
-            found.append(rotated)
-        elif packed.exists():
-            found.append(packed)
-        else:
+        one = numbered(path, number)
+        if one is not None:
+            found.append(one)
+            continue
+        missing += 1
+        if missing > 1:  # one may be missing for the moment of its renaming
             break
     return [*reversed(found), path]
 

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 
-from enisle.engine.logfile import LogRecord, Segment, parse, place_of, segments, tail_start
+from enisle.engine.logfile import LogRecord, Segment, numbered, parse, place_of, segments, tail_start
 
 __all__ = ["LogRecord", "read_log"]
+
+_ATTEMPTS = 1000
 
 
 async def read_log(
@@ -135,13 +137,13 @@ def _is_newest(segment: Segment, path: Path) -> bool:
 
 def _next(segment: Segment, path: Path) -> Path | None:
     """The file that follows this one, which may have been renamed or packed meanwhile; None after the newest."""
-    number = place_of(segment.inode, path)
-    while number is not None and number > 0:
-        following = segments(path)[-number:][0]
-        again = place_of(segment.inode, path)
-        if again == number:
-            return following
-        number = again  # it was rotated while we looked
-    if number == 0:
-        return None
+    for _attempt in range(_ATTEMPTS):
+        number = place_of(segment.inode, path)
+        if number is None:
+            break
+        if number == 0:
+            return None
+        following = numbered(path, number - 1)
+        if following is not None and place_of(segment.inode, path) == number:
+            return following  # it was not rotated while we looked
     return segments(path)[0]  # it is gone, being the oldest: all that is left comes after it

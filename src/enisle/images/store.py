@@ -159,14 +159,15 @@ class LocalImageStore:
         name = parse_reference(reference).or_latest()
         if name.digest:
             name = replace(name, tag="")
-        image = await self._puller.pull(
+        image_id = await self._puller.pull(
             name,
             platform=platform or host_platform(),
             explicit_platform=platform is not None,
             auth=auth,
             progress=progress,
         )
-        return self._lookup.image(self._record(image))
+        record = self._parts.index.images.get(image_id)  # which somebody may have removed again
+        return self._lookup.image(record) if record is not None else Image(id=image_id)
 
     async def variants(self, image: ImageId) -> list[ImageVariant]:
         """What the index it came with lists; its own manifest for an image without."""

@@ -7,7 +7,7 @@ NULLABLE = frozenset(
     ContainerConfig.Cmd ContainerConfig.Entrypoint ContainerConfig.Env ContainerConfig.Volumes
     EndpointSettings.Aliases EndpointSettings.DNSNames EndpointSettings.IPAMConfig EndpointSettings.Links
     HostConfig.Binds HostConfig.CapAdd HostConfig.CapDrop HostConfig.ExtraHosts HostConfig.GroupAdd HostConfig.Links
-    HostConfig.SecurityOpt HostConfig.VolumesFrom
+    HostConfig.MaskedPaths HostConfig.ReadonlyPaths HostConfig.SecurityOpt HostConfig.VolumesFrom
     Resources.DeviceCgroupRules Resources.DeviceRequests Resources.MemorySwappiness
     ImageConfig.Cmd ImageConfig.Entrypoint ImageConfig.Env ImageConfig.Labels ImageConfig.Volumes
     ImageHistoryResponseItem.Tags ImageSummary.Labels
