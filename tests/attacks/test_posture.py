@@ -117,3 +117,9 @@ def test_nothing_of_the_launcher_is_left(daemon: Daemon, flags: tuple[str, ...])
     draw = "head -c 16 /dev/urandom | od -An -tx1; cat /proc/sys/kernel/random/uuid; echo $$"
     draws = {daemon.docker("run", "--rm", *flags, "busybox", "sh", "-c", draw).stdout for _ in range(2)}
     assert len(draws) == 2
+
+
+def test_other_users_of_the_host_see_nothing(daemon: Daemon) -> None:
+    """Set-user-id files of images and volumes are theirs to find otherwise (CVE-2021-41091)."""
+    assert daemon.data_root.stat().st_mode & 0o777 == 0o700
+    assert daemon.engine_socket.stat().st_mode & 0o007 == 0
