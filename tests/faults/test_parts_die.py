@@ -20,7 +20,7 @@ from tests.counts import count, timeout_s
 from tests.daemon import Daemon, run
 from tests.faults.test_daemon_dies import pid_of, wait_for
 
-ROUNDS = count(3, 50)
+ROUNDS = 3  # of a restart policy, which waits longer each time
 
 
 def keeper_of(daemon: Daemon, name: str) -> int:
@@ -92,6 +92,33 @@ def test_a_killed_qemu_is_an_exit_that_the_restart_policy_sees(own_daemon: Daemo
     os.kill(program, signal.SIGKILL)
     wait_for(own_daemon, "vm", "exited")
     assert docker("inspect", "-f", "{{.State.ExitCode}}", "vm").stdout == "137\n"
+
+
+@pytest.mark.timeout(timeout_s(400, 1200))
+def test_many_a_killed_qemu_leaves_nothing(own_daemon: Daemon) -> None:
+    """F22: told with its exit code; tap, cgroup and processes are gone, and the disk is there for the next start."""
+    docker = own_daemon.docker
+    docker(
+        "run", "-d", "--name", "vm", "--runtime", "vm", "-v", "data:/data", "busybox", "sleep", "1000", timeout_s=120
+    )
+    for number in range(count(2, 50)):
+        docker("exec", "vm", "sh", "-c", f"echo {number} >> /data/kept; echo {number} >> /kept; sync", timeout_s=60)
+        program = next(pid for pid, name in children_of(keeper_of(own_daemon, "vm")) if name.startswith("qemu"))
+        os.kill(program, signal.SIGKILL)
+        wait_for(own_daemon, "vm", "exited")
+        assert docker("inspect", "-f", "{{.State.ExitCode}}", "vm").stdout == "137\n"
+        until(lambda: nothing_runs(own_daemon))
+        docker("start", "vm", timeout_s=120)
+    written = docker("exec", "vm", "cat", "/data/kept", "/kept", timeout_s=60).stdout.split()
+    assert written == [str(number) for number in range(count(2, 50))] * 2
+
+
+def nothing_runs(daemon: Daemon) -> bool:
+    """No link, cgroup, process or socket of an instance is left."""
+    taps = [line for line in run("ip", "-o", "link").stdout.splitlines() if daemon.name in line and "tun" in line]
+    keepers = list((daemon.run_root / "instances").glob("*"))
+    groups = list(Path("/sys/fs/cgroup").glob(f"*/{daemon.name}/*/"))
+    return not taps and not keepers and not groups
 
 
 def test_a_killed_launcher_is_replaced_and_nobody_notices(own_daemon: Daemon) -> None:
