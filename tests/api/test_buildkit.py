@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tarfile
 import uuid
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.api.agents import ASK, agent
+from tests.api.walls import wait_until
 from tests.contracts.images_support import docker_registry, htpasswd_auth
 from tests.daemon import Daemon, run
 
@@ -222,7 +222,7 @@ def test_a_run_in_a_virtual_machine(buildx: Buildx, tmp_path: Path) -> None:
 def test_a_client_that_goes_leaves_nothing(buildx: Buildx, tmp_path: Path, number: signal.Signals) -> None:
     daemon = buildx.daemon
     (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN echo begun; sleep 1000\n")
-    before = daemon.docker("ps", "-aq").stdout
+    before = set(daemon.docker("ps", "-aq").stdout.split())
     command = ["docker", "buildx", "build", "--progress=plain", str(tmp_path)]
     with subprocess.Popen(
         command, env=buildx.environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
@@ -232,12 +232,9 @@ def test_a_client_that_goes_leaves_nothing(buildx: Buildx, tmp_path: Path, numbe
         assert any(" begun" in line for line in client.stderr)
         os.killpg(client.pid, number)
         client.stderr.read()
-    deadline = [sys.executable, "-c", "import time; time.sleep(0.1)"]
-    for _ in range(100):
-        if daemon.docker("ps", "-aq").stdout == before and not os.listdir(daemon.data_root / "build" / "tmp"):
-            return
-        run(*deadline)
-    raise AssertionError(daemon.docker("ps", "-a").stdout)
+    temporary = daemon.data_root / "build" / "tmp"
+    wait_until(lambda: set(daemon.docker("ps", "-aq").stdout.split()) <= before, timeout_s=20)
+    wait_until(lambda: not os.listdir(temporary), timeout_s=20)
 
 
 async def test_registries_ask_for_what_the_client_knows(buildx: Buildx, tmp_path: Path, name: str) -> None:

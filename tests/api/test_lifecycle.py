@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.walls import Wall, wait_until
+from tests.api.walls import WALLS, Wall, wait_until
 from tests.daemon import Daemon
 
 CHECK = ("--health-interval", "300ms", "--health-timeout", "5s", "--health-retries", "2")
@@ -95,7 +95,7 @@ def test_a_health_check_of_the_image(wall: Wall) -> None:
     docker("create", "--name", base, "busybox")
     line = "HEALTHCHECK --interval=300ms --start-period=60s --start-interval=100ms --retries=1 CMD test -e /well"
     docker("commit", "--change", line, base, image)
-    flags = {"container": [], "vm": ["--runtime", "vm"]}[wall.kind]
+    flags = WALLS[wall.kind]
     names = [wall.name(suffix) for suffix in ("asis", "none", "own")]
     docker("run", "-d", "--name", names[0], *flags, image, "sleep", "1000", timeout_s=120)
     docker("create", "--name", names[1], *flags, "--no-healthcheck", image)

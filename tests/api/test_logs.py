@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.api.walls import WALLS, Wall, wait_until
-from tests.daemon import Daemon, dispose, image_archive, new_daemon, use_guest_cache
+from tests.daemon import RUNTIMES, Daemon, dispose, image_archive, new_daemon, use_guest_cache
 
 MIXED = ("sh", "-c", "echo out; echo err >&2; printf end")
 
@@ -128,7 +128,7 @@ class Journal:
 
 @pytest.fixture
 def with_journal(tmp_path: Path) -> Iterator[tuple[Daemon, Journal]]:
-    daemon = new_daemon(prefix="j")
+    daemon = new_daemon(prefix="j", extra_config=RUNTIMES)
     use_guest_cache(daemon)
     journal = Journal(tmp_path / "journal")
     daemon.environment["ENISLE_JOURNAL_SOCKET"] = str(tmp_path / "journal")
