@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import os
 import socket
+import subprocess
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,6 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from enisle.drivers.base import nic_plan
-from enisle.linux.nftables import Nftables, NftablesError
 from enisle.linux.nics import plug
 from enisle.linux.route import Route
 from enisle.model.ids import NetworkId, new_id
@@ -25,7 +25,7 @@ from enisle.network.bridge import BridgeNetworks
 from enisle.network.names import SOCKET_NAME
 from enisle.state.memory import MemoryStore
 from enisle.wire import frames
-from tests.linux.netns import Namespace
+from tests.linux.netns import Namespace, nft
 
 T = TypeVar("T")
 _numbers = itertools.count()
@@ -130,16 +130,14 @@ class Host(Namespace):
         return self.do(self.networks.create(Network(id=NetworkId(""), name=name, **fields)))
 
     def nft(self, script: str) -> str:
-        def work() -> str:
-            with Nftables() as nft:
-                return nft.run(script)
-
-        return self.run(work)
+        """What nft prints; CalledProcessError when it refuses."""
+        return self.run(nft, script)
 
     def engine_table(self) -> str:
+        """As nft shows it; "" when it is not there."""
         try:
             return self.nft(f"list table inet {self.name}")
-        except NftablesError:
+        except subprocess.CalledProcessError:
             return ""
 
     def filter_bridged(self, flag: str) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import queue
 import socket
+import subprocess
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -120,3 +121,8 @@ class Namespace:
         server = self.run(listen)
         self._open.append(server)
         threading.Thread(target=echo, daemon=True).start()
+
+
+def nft(script: str) -> str:
+    """What nft prints for a script, in the namespace of the calling thread; CalledProcessError when it refuses."""
+    return subprocess.run(["nft", "-f", "-"], input=script, check=True, capture_output=True, text=True).stdout

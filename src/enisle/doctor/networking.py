@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 from pathlib import Path
 
 from enisle.contracts import HostCapability
-from enisle.linux.nftables import Nftables, NftablesError
+from enisle.linux.nftables.connection import Nftables, NftablesError
 
 _DEVICES = {
     "bridge": ("bridge", "modprobe bridge", "both"),
@@ -18,7 +17,6 @@ _DEVICES = {
 _LET_THROUGH = (
     "Let the bridge through: iptables -I FORWARD -i enisle0 -j ACCEPT; iptables -I FORWARD -o enisle0 -j ACCEPT"
 )
-_DROPS_FORWARD = re.compile(r"hook forward priority [^;]+;\s*policy drop")
 
 
 def probe(trial: dict[str, str]) -> list[HostCapability]:
@@ -28,7 +26,7 @@ def probe(trial: dict[str, str]) -> list[HostCapability]:
         rules(trial),
         *(_device(kind, trial) for kind in _DEVICES),
         ip_forward(forwarding.read_text().strip() if forwarding.exists() else ""),
-        forward_policy(_ruleset()),
+        forward_policy(_dropping_tables()),
     ]
 
 
@@ -38,8 +36,8 @@ def rules(trial: dict[str, str]) -> HostCapability:
     return HostCapability(
         name="nftables",
         ok=not reason,
-        detail=reason or "library and kernel, with NAT",
-        remedy="apt install libnftables1; modprobe nf_tables nft_nat nft_masq" if reason else "",
+        detail=reason or "works, with NAT",
+        remedy="modprobe nf_tables nft_nat nft_masq nft_fib_inet" if reason else "",
         wall="both",
     )
 
@@ -66,29 +64,27 @@ def ip_forward(value: str) -> HostCapability:
     )
 
 
-def forward_policy(ruleset: str | None) -> HostCapability:
-    """Whether another table drops what is forwarded (a firewall, Docker)."""
-    if ruleset is None:
+def forward_policy(dropping: list[str] | None) -> HostCapability:
+    """Whether other tables drop what is forwarded (a firewall, Docker): their names; None: not known."""
+    if dropping is None:
         return HostCapability(name="forward policy", ok=True, detail="not known without root")
-    dropping = _DROPS_FORWARD.search(ruleset) is not None
+    tables = ", ".join(repr(name) for name in dropping)
     return HostCapability(
         name="forward policy",
         ok=not dropping,
-        detail="another table drops forwarded packets" if dropping else "nothing drops forwarded packets",
+        detail=f"dropped unless let through, by table {tables}" if dropping else "nothing drops forwarded packets",
         remedy=_LET_THROUGH if dropping else "",
     )
 
 
-def _ruleset() -> str | None:
-    """All rules but ours as text; None when they cannot be read."""
-    text = ""
+def _dropping_tables() -> list[str] | None:
     try:
         with Nftables() as tables:
-            text = tables.run("list chains")
+            found = tables.dropping_chains()
     except NftablesError:
         return None
     if legacy := shutil.which("iptables-legacy"):
         done = subprocess.run([legacy, "-S", "FORWARD"], capture_output=True, text=True, check=False)
         if "-P FORWARD DROP" in done.stdout:
-            text += "hook forward priority 0; policy drop"
-    return text
+            found.append("filter of iptables-legacy")
+    return found

@@ -14,18 +14,29 @@ from collections.abc import Callable
 from functools import partial
 
 from enisle.linux import mounts, namespaces
-from enisle.linux.nftables import Nftables
+from enisle.linux.nftables.connection import Nftables
+from enisle.linux.nftables.model import Chain, Element, Hook, Is, Masquerade, Redirect, SetType, Table, Within
+from enisle.linux.nftables.values import FIB_DADDR_TYPE, IP_SADDR, IPV4, L4PROTO, PROTOCOL, SERVICE, TH_DPORT, Family
 from enisle.linux.route import Route
 from enisle.linux.taps import open_tap
 
 NAMESPACES = ("mnt", "net", "uts", "ipc", "cgroup", "pid")
 
-_RULES = """
-table inet trial {
-    chain nat { type nat hook prerouting priority dstnat; tcp dport 80 dnat ip to 192.0.2.2:80; }
-    chain out { type nat hook postrouting priority srcnat; ip saddr 192.0.2.0/24 masquerade; }
-}
-"""
+_PUBLISHED = SetType("published", (PROTOCOL, SERVICE), (IPV4, SERVICE))
+_TRIAL = Table(
+    family=Family.INET,
+    name="trial",
+    sets=(_PUBLISHED,),
+    elements=(Element(_PUBLISHED, ("tcp", "80"), ("192.0.2.2", "80")),),
+    chains=(
+        Chain(
+            "in",
+            ((Is(FIB_DADDR_TYPE, "local"), Redirect(4, (L4PROTO, TH_DPORT), "published")),),
+            Hook("nat", "prerouting", -100),
+        ),
+        Chain("out", ((Within(IP_SADDR, "192.0.2.0/24"), Masquerade()),), Hook("nat", "postrouting", 100)),
+    ),
+)
 
 
 def main() -> None:
@@ -83,7 +94,7 @@ def _tun() -> None:
 
 def _nftables() -> None:
     with Nftables() as tables:
-        tables.run(_RULES)
+        tables.commit(_TRIAL)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -38,6 +38,8 @@ _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, po
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
 _INT = struct.Struct("=i")
 _RECEIVE_BYTES = 1 << 18
+_SO_SNDBUFFORCE = 32
+_DATAGRAM_OVERHEAD_BYTES = 32  # netlink_sendmsg
 _ANSWER_TIMEOUT_S = 30.0  # far above any wait for the kernel's rtnl lock
 
 
@@ -141,6 +143,39 @@ class NetlinkSocket:
             if not interrupted:
                 return payloads
 
+    def exchange(self, messages: Sequence[tuple[int, int, bytes]]) -> list[tuple[int, NetlinkError]]:
+        """Send messages (kind, flags, body) as one datagram; what the kernel refused of them, as (position, why).
+
+        The last one but one is acknowledged in any case, and waited for: what comes after it only ends a batch. A
+        refusal of the first one is one of the whole.
+        """
+        first, last = self._sequence + 1, len(messages) - 2
+        self._sequence += len(messages)
+        parts = []
+        for position, (kind, flags, body) in enumerate(messages):
+            asked = flags | NLM_F_REQUEST | (NLM_F_ACK if position == last else 0)
+            parts += [_HEADER.pack(16 + len(body), kind, asked, first + position, 0), body, bytes(-len(body) % 4)]
+        self._send_whole(b"".join(parts))
+        failures: list[tuple[int, NetlinkError]] = []
+        while True:
+            for kind, flags, sequence, body in _messages(self._socket.recv(_RECEIVE_BYTES)):
+                position = sequence - first
+                if kind != _NLMSG_ERROR or position < 0:
+                    continue
+                if failure := _failure(kind, flags, body, ""):
+                    failures.append((position, failure))
+                if position == last or (position == 0 and failure):
+                    return failures
+
+    def _send_whole(self, data: bytes) -> None:
+        """A datagram of any size, as far as the caller has CAP_NET_ADMIN."""
+        if len(data) > self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - _DATAGRAM_OVERHEAD_BYTES:
+            try:
+                self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, len(data))  # the kernel doubles it
+            except PermissionError:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, len(data))
+        self._socket.send(data)
+
     def _answer(self, what: str) -> tuple[list[bytes], bool]:
         payloads: list[bytes] = []
         interrupted = False
@@ -150,7 +185,8 @@ class NetlinkSocket:
                     continue  # the rest of an answer whose reading was broken off
                 interrupted = interrupted or bool(flags & NLM_F_DUMP_INTR)
                 if kind in (_NLMSG_ERROR, _NLMSG_DONE):
-                    _raise_failure(kind, flags, body, what)
+                    if failure := _failure(kind, flags, body, what):
+                        raise failure
                     return payloads, interrupted
                 payloads.append(body)
 
@@ -166,15 +202,15 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         offset += (length + 3) & ~3
 
 
-def _raise_failure(kind: int, flags: int, body: bytes, what: str) -> None:
+def _failure(kind: int, flags: int, body: bytes, what: str) -> NetlinkError | None:
+    """What an answer says went wrong, in the kernel's own words where it has some."""
     code = -_INT.unpack_from(body)[0] if len(body) >= 4 else 0
     if code <= 0:
-        return
-    words = ""
+        return None
+    words = b""
     if flags & _NLM_F_ACK_TLVS:
         # An error carries the header of what it answers before its attributes, the end of a dump does not.
         tail = body[20:] if kind == _NLMSG_ERROR else body[4:]
-        words = (
-            next((value for key, value in attributes(tail) if key == _NLMSGERR_ATTR_MSG), b"").rstrip(b"\0").decode()
-        )
-    raise NetlinkError(code, f"{what}: {words}" if words else f"{what}: {os.strerror(code)}")
+        words = next((value for key, value in attributes(tail) if key == _NLMSGERR_ATTR_MSG), b"").rstrip(b"\0")
+    reason = words.decode() or os.strerror(code)
+    return NetlinkError(code, f"{what}: {reason}" if what else reason)

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 
 from enisle.errors import Internal, Unavailable
 from enisle.linux.netlink import NetlinkSocket, attributes
-from enisle.linux.nftables import Nftables, NftablesError
+from enisle.linux.nftables.connection import Nftables, NftablesError, NftablesMissing
+from enisle.linux.nftables.model import Change, Element
 from enisle.model.network import Network
 from enisle.network import ruleset, senders
 from enisle.network.ruleset import Forward
-from enisle.network.senders import Element, Sender
+from enisle.network.senders import Sender
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class Firewall:
         self._port_prefix = port_prefix
         self._networks = networks
         self._forwards: dict[str, tuple[Forward, ...]] = {}
-        self._holders: dict[tuple[str, str], str] = {}  # key of a forward -> instance
+        self._holders: dict[tuple[str, tuple[str, ...]], str] = {}  # key of a forward -> instance
         self._senders: dict[str, Sender] = {}  # endpoint id -> what it may send as
         self._elements: Counter[Element] = Counter()
         self._nft: Nftables | None = None
@@ -42,7 +43,7 @@ class Firewall:
         self._repair: asyncio.TimerHandle | None = None
 
     def open(self, forwards: dict[str, tuple[Forward, ...]], known: dict[str, Sender]) -> None:
-        """Make the tables and watch over them. Unavailable when the library or the kernel's part is missing."""
+        """Make the tables and watch over them. Unavailable when this kernel has no nftables."""
         self._forwards, self._holders = {}, {}
         self._senders = dict(known)
         self._elements = Counter(element for sender in known.values() for element in sender.elements())
@@ -61,7 +62,7 @@ class Firewall:
     def rebuild(self) -> None:
         """Make the tables anew, in one transaction: connections that are established do not notice."""
         every = [forward for held in self._forwards.values() for forward in held]
-        self._run(ruleset.whole(self._table, self._port_prefix, self._networks(), every, self._senders.values()))
+        self._run(*ruleset.whole(self._table, self._port_prefix, self._networks(), every, self._senders.values()))
         self._drain()  # what our own replacement removed is no removal to repair
 
     def forwards(self, instance_id: str) -> tuple[Forward, ...]:
@@ -83,8 +84,7 @@ class Firewall:
             self._holders.pop(forward.key(), None)
         for forward in new:
             self._holders[forward.key()] = instance_id
-        script = "\n".join(part for part in (ruleset.delete(self._table, gone), ruleset.add(self._table, new)) if part)
-        self._change(script)
+        self._change(ruleset.delete(self._table, gone), ruleset.add(self._table, new))
 
     def admit(self, endpoint_id: str, sender: Sender) -> None:
         """Let an endpoint send as what it holds, and nobody else as that."""
@@ -105,11 +105,11 @@ class Firewall:
             return  # what is in the kernel is made anew at the next start
         self._change(senders.delete(self._table, gone))
 
-    def _change(self, script: str) -> None:
+    def _change(self, *changes: Change) -> None:
         if self._nft is None:
             raise Internal("the firewall is not open")
         try:
-            self._run(script)
+            self._run(*changes)
         except Internal as error:
             # Somebody else changed our table, or an element of it: it is made from what we know.
             _log.warning("the nftables table %s was not as expected and is made anew: %s", self._table, error)
@@ -138,15 +138,17 @@ class Firewall:
         self._stop_watching()
         if self._nft:
             if not keep:
-                self._run(ruleset.remove_tables(self._table))
+                self._run(*ruleset.remove_tables(self._table))
             self._nft.close()
             self._nft = None
 
-    def _run(self, script: str) -> None:
+    def _run(self, *changes: Change) -> None:
         if self._nft is None:
             raise Internal("the firewall is not open")
         try:
-            self._nft.run(script)
+            self._nft.commit(*changes)
+        except NftablesMissing as error:
+            raise Unavailable(f"networks cannot be set up: {error}") from error
         except NftablesError as error:
             raise Internal(f"the nftables table {self._table} could not be changed: {error}") from error
 

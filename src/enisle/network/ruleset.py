@@ -1,4 +1,4 @@
-"""What our nftables table holds, as text: pure functions of the networks and published ports.
+"""What our nftables tables hold: pure functions of the networks and published ports.
 
 One table of family inet named after the engine, and one of family bridge (:mod:`enisle.network.senders`). Published
 ports are elements of maps, so that a new one is one element added and a packet is looked up once, however many there
@@ -10,10 +10,80 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from enisle.linux.nftables.model import (
+    Among,
+    Chain,
+    Change,
+    CtFlag,
+    Dispatch,
+    Element,
+    Elements,
+    Hook,
+    Is,
+    Jump,
+    Masquerade,
+    OneOf,
+    Redirect,
+    Removal,
+    Rule,
+    SetType,
+    Table,
+    Verdict,
+    Within,
+)
+from enisle.linux.nftables.values import (
+    FIB_DADDR_TYPE,
+    ICMP,
+    ICMPV6,
+    IIFNAME,
+    IP6_DADDR,
+    IP6_SADDR,
+    IP_DADDR,
+    IP_SADDR,
+    IPV4,
+    IPV6,
+    L4PROTO,
+    OIFNAME,
+    PROTOCOL,
+    SERVICE,
+    TH_DPORT,
+    DataType,
+    Family,
+)
 from enisle.model.network import AddressPool, Network
 from enisle.network import senders
 from enisle.network.options import BridgeOptions, GatewayMode, bridge_options
 from enisle.network.senders import Sender
+
+_LOOPBACK = "127.0.0.0/8"
+_PUBLISHED = OneOf(L4PROTO, ("tcp", "udp", "sctp"))
+_DSTNAT, _OUTPUT_DSTNAT, _SRCNAT, _RAW, _FILTER = -100, -100, 100, -300, 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Maps:
+    """Where the published ports of one version of IP are."""
+
+    address: DataType
+    version: int
+
+    @property
+    def at(self) -> SetType:
+        """Those on one address of the host."""
+        return SetType(f"published{self.version}_at", (self.address, PROTOCOL, SERVICE), (self.address, SERVICE))
+
+    @property
+    def everywhere(self) -> SetType:
+        return SetType(f"published{self.version}", (PROTOCOL, SERVICE), (self.address, SERVICE))
+
+    @property
+    def open(self) -> SetType:
+        """Those reached by the instances' own addresses."""
+        return SetType(f"open{self.version}", (self.address, PROTOCOL, SERVICE))
+
+
+_MAPS = {4: _Maps(IPV4, 4), 6: _Maps(IPV6, 6)}
+_SETS = tuple(one for maps in _MAPS.values() for one in (maps.at, maps.everywhere, maps.open))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,37 +97,36 @@ class Forward:
     target_ip: str
     target_port: int
 
-    def key(self) -> tuple[str, str]:
-        """The map it belongs to, and its key there."""
-        version = 6 if ":" in self.target_ip else 4
+    def element(self) -> Element:
+        """What it is in our table."""
+        maps = _MAPS[6 if ":" in self.target_ip else 4]
         if not self.host_port:
-            return f"open{version}", f"{self.target_ip} . {self.protocol} . {self.target_port}"
-        port = f"{self.protocol} . {self.host_port}"
+            return Element(maps.open, (self.target_ip, self.protocol, str(self.target_port)))
+        target = (self.target_ip, str(self.target_port))
         if self.host_ip in ("0.0.0.0", "::"):
-            return f"published{version}", port
-        return f"published{version}_at", f"{self.host_ip} . {port}"
+            return Element(maps.everywhere, (self.protocol, str(self.host_port)), target)
+        return Element(maps.at, (self.host_ip, self.protocol, str(self.host_port)), target)
 
-    def element(self) -> tuple[str, str]:
-        """The map, or set, it belongs to, and what it is there."""
-        name, key = self.key()
-        return name, f"{key} : {self.target_ip} . {self.target_port}" if self.host_port else key
+    def key(self) -> tuple[str, tuple[str, ...]]:
+        """What no other may have at the same time."""
+        element = self.element()
+        return element.set.name, element.key
 
 
-def add(table: str, forwards: Iterable[Forward]) -> str:
+def add(table: str, forwards: Iterable[Forward]) -> Elements:
     """Start forwarding; fails as a whole when one of the elements is there with another target."""
-    parts = [forward.element() for forward in forwards]
-    return "\n".join(f"add element inet {table} {name} {{ {content} }}" for name, content in parts)
+    return Elements(family=Family.INET, table=table, elements=[forward.element() for forward in forwards])
 
 
-def delete(table: str, forwards: Iterable[Forward]) -> str:
+def delete(table: str, forwards: Iterable[Forward]) -> Elements:
     """Stop forwarding; fails as a whole when one of the elements is not there."""
-    parts = [forward.key() for forward in forwards]
-    return "\n".join(f"delete element inet {table} {name} {{ {key} }}" for name, key in parts)
+    gone = [forward.element() for forward in forwards]
+    return Elements(family=Family.INET, table=table, elements=gone, delete=True)
 
 
-def remove_tables(table: str) -> str:
+def remove_tables(table: str) -> list[Change]:
     """Remove what is ours, whether it is there or not."""
-    return "\n".join(f"table {family} {table}\ndelete table {family} {table}" for family in ("inet", "bridge"))
+    return [Removal(Family.INET, table), Removal(Family.BRIDGE, table)]
 
 
 def whole(
@@ -66,8 +135,8 @@ def whole(
     networks: Sequence[Network],
     forwards: Iterable[Forward],
     known_senders: Iterable[Sender] = (),
-) -> str:
-    """The script that makes our tables from nothing or from whatever they are now, in one transaction.
+) -> list[Change]:
+    """What makes our tables from nothing or from whatever they are now, in one transaction.
 
     ``port_prefix``: what the names of our instances' host interfaces begin with.
     """
@@ -75,25 +144,15 @@ def whole(
         _Bridge(network=network, options=bridge_options(network))
         for network in sorted((network for network in networks if network.bridge), key=lambda network: network.bridge)
     ]
-    elements: dict[str, list[str]] = {}
-    for forward in forwards:
-        name, content = forward.element()
-        elements.setdefault(name, []).append(content)
-    lines = [remove_tables(table), f"table inet {table} {{"]
-    for kind, name, key_type in (
-        ("map", "published4_at", "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service"),
-        ("map", "published4", "inet_proto . inet_service : ipv4_addr . inet_service"),
-        ("map", "published6_at", "ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service"),
-        ("map", "published6", "inet_proto . inet_service : ipv6_addr . inet_service"),
-        ("set", "open4", "ipv4_addr . inet_proto . inet_service"),
-        ("set", "open6", "ipv6_addr . inet_proto . inet_service"),
-    ):
-        held = elements.get(name)
-        content = f" elements = {{ {', '.join(sorted(held))} }};" if held else ""
-        lines.append(f"  {kind} {name} {{ type {key_type};{content} }}")
-    lines += _guard(bridges) + _publish() + _postrouting(bridges) + _forward(bridges)
-    lines += ["}", *senders.whole(table, port_prefix, [bridge.network for bridge in bridges], known_senders)]
-    return "\n".join(lines) + "\n"
+    ours = Table(
+        family=Family.INET,
+        name=table,
+        sets=_SETS,
+        elements=tuple(forward.element() for forward in forwards),
+        chains=(_guard(bridges), *_publish(), _postrouting(bridges), *_forward(bridges)),
+    )
+    on_bridges = senders.whole(table, port_prefix, [bridge.network for bridge in bridges], known_senders)
+    return [*remove_tables(table), ours, on_bridges]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,93 +165,90 @@ class _Bridge:
         return self.network.bridge
 
     def mode(self, pool: AddressPool) -> GatewayMode:
-        return self.options.gateway_mode(6 if ":" in pool.subnet else 4)
+        return self.options.gateway_mode(_version(pool))
 
 
-def _guard(bridges: Sequence[_Bridge]) -> list[str]:
+def _version(pool: AddressPool) -> int:
+    return 6 if ":" in pool.subnet else 4
+
+
+def _guard(bridges: Sequence[_Bridge]) -> Chain:
     """Our bridges route 127.0.0.0/8 (for ports published there); nobody behind them may use that."""
-    rules = []
+    rules: list[Rule] = []
     if bridges:
-        names = ", ".join(f'"{bridge.name}"' for bridge in bridges)
-        rules = [
-            f"    iifname {{ {names} }} ip daddr 127.0.0.0/8 drop",
-            f"    iifname {{ {names} }} ip saddr 127.0.0.0/8 drop",
-        ]
-    return ["  chain guard {", "    type filter hook prerouting priority raw; policy accept;", *rules, "  }"]
+        ours = OneOf(IIFNAME, tuple(bridge.name for bridge in bridges))
+        rules = [(ours, Within(field, _LOOPBACK), Verdict.DROP) for field in (IP_DADDR, IP_SADDR)]
+    return Chain("guard", tuple(rules), Hook("filter", "prerouting", _RAW))
 
 
-def _publish() -> list[str]:
+def _publish() -> list[Chain]:
     """Destination translation, for what comes in and for the host's own connections.
 
     What comes in for 127.0.0.1 from another machine is left alone: the kernel then drops it as a martian, whereas
     a translated address would be let through. What is for ::1 the kernel lets nobody send on: keepers relay it.
     """
+    translations: list[Rule] = []
+    for version, address in ((4, IP_DADDR), (6, IP6_DADDR)):
+        maps = _MAPS[version]
+        translations.append((Redirect(version, (address, L4PROTO, TH_DPORT), maps.at.name),))
+        translations.append((Redirect(version, (L4PROTO, TH_DPORT), maps.everywhere.name),))
+    to_us: Rule = (_PUBLISHED, Is(FIB_DADDR_TYPE, "local"), Jump("publish"))
+    arriving: tuple[Rule, ...] = ((Within(IP_DADDR, _LOOPBACK), Verdict.RETURN), to_us)
+    own: tuple[Rule, ...] = ((Is(IP6_DADDR, "::1"), Verdict.RETURN), to_us)
     return [
-        "  chain publish {",
-        "    dnat ip to ip daddr . meta l4proto . th dport map @published4_at",
-        "    dnat ip to meta l4proto . th dport map @published4",
-        "    dnat ip6 to ip6 daddr . meta l4proto . th dport map @published6_at",
-        "    dnat ip6 to meta l4proto . th dport map @published6",
-        "  }",
-        "  chain prerouting {",
-        "    type nat hook prerouting priority dstnat; policy accept;",
-        "    ip daddr 127.0.0.0/8 return",
-        "    meta l4proto { tcp, udp, sctp } fib daddr type local jump publish",
-        "  }",
-        "  chain output {",
-        "    type nat hook output priority -100; policy accept;",
-        "    ip6 daddr ::1 return",
-        "    meta l4proto { tcp, udp, sctp } fib daddr type local jump publish",
-        "  }",
+        Chain("publish", tuple(translations)),
+        Chain("prerouting", arriving, Hook("nat", "prerouting", _DSTNAT)),
+        Chain("output", own, Hook("nat", "output", _OUTPUT_DSTNAT)),
     ]
 
 
-def _postrouting(bridges: Sequence[_Bridge]) -> list[str]:
-    lines = ["  chain postrouting {", "    type nat hook postrouting priority srcnat; policy accept;"]
+def _postrouting(bridges: Sequence[_Bridge]) -> Chain:
+    rules: list[Rule] = []
     for bridge in bridges:
-        name, internal = bridge.name, bridge.network.internal
-        lines.append(f'    oifname "{name}" ip saddr 127.0.0.0/8 masquerade')
+        into, internal = Is(OIFNAME, bridge.name), bridge.network.internal
+        rules.append((into, Within(IP_SADDR, _LOOPBACK), Masquerade()))
         for pool in bridge.network.pools:
-            family = "ip6" if ":" in pool.subnet else "ip"
+            inside = Within(IP6_SADDR if _version(pool) == 6 else IP_SADDR, pool.subnet)
             # A neighbour reached by a published port would answer directly, untranslated, if it saw who asks.
-            lines.append(f'    oifname "{name}" {family} saddr {pool.subnet} ct status dnat masquerade')
+            rules.append((into, inside, CtFlag.TRANSLATED, Masquerade()))
             if not internal and bridge.options.masquerade and bridge.mode(pool) is not GatewayMode.ROUTED:
-                lines.append(f'    oifname != "{name}" {family} saddr {pool.subnet} masquerade')
-    return [*lines, "  }"]
+                rules.append((Is(OIFNAME, bridge.name, negated=True), inside, Masquerade()))
+    return Chain("postrouting", tuple(rules), Hook("nat", "postrouting", _SRCNAT))
 
 
-def _forward(bridges: Sequence[_Bridge]) -> list[str]:
+def _forward(bridges: Sequence[_Bridge]) -> list[Chain]:
     """Into a network come answers, published ports and neighbours only; out of an internal one goes nothing."""
-    lines = []
+    chains = []
     for position, bridge in enumerate(bridges):
-        lines.append(f"  chain to_{position} {{")
+        rules: list[Rule] = []
         if not bridge.network.internal:
-            lines.append("    ct status dnat accept")
-            lines += [rule for pool in bridge.network.pools if (rule := _open_rule(bridge, pool))]
-        lines += [f'    iifname "{bridge.name}" {"accept" if bridge.options.icc else "drop"}', "    drop", "  }"]
-    lines += ["  chain forward {", "    type filter hook forward priority filter; policy accept;"]
-    lines.append("    ct state established,related accept")
-    internal = ", ".join(f'"{bridge.name}"' for bridge in bridges if bridge.network.internal)
+            rules.append((CtFlag.TRANSLATED, Verdict.ACCEPT))
+            rules += [rule for pool in bridge.network.pools for rule in _open_rules(bridge, pool)]
+        rules.append((Is(IIFNAME, bridge.name), Verdict.ACCEPT if bridge.options.icc else Verdict.DROP))
+        chains.append(Chain(f"to_{position}", (*rules, (Verdict.DROP,))))
+    forward: list[Rule] = [(CtFlag.ANSWER_OR_RELATED, Verdict.ACCEPT)]
     if bridges:
-        verdicts = ", ".join(f'"{bridge.name}" : jump to_{position}' for position, bridge in enumerate(bridges))
-        lines.append(f"    oifname vmap {{ {verdicts} }}")
-    if internal:
-        lines.append(f"    iifname {{ {internal} }} drop")
-    return [*lines, "  }"]
+        ways = tuple((bridge.name, Jump(f"to_{position}")) for position, bridge in enumerate(bridges))
+        forward.append((Dispatch(OIFNAME, ways),))
+    if internal := tuple(bridge.name for bridge in bridges if bridge.network.internal):
+        forward.append((OneOf(IIFNAME, internal), Verdict.DROP))
+    return [*chains, Chain("forward", tuple(forward), Hook("filter", "forward", _FILTER))]
 
 
-def _open_rule(bridge: _Bridge, pool: AddressPool) -> str:
+def _open_rules(bridge: _Bridge, pool: AddressPool) -> list[Rule]:
     """What comes in for an instance's own address, from elsewhere."""
-    version = 6 if ":" in pool.subnet else 4
-    family = "ip6" if version == 6 else "ip"
-    elsewhere = f'    iifname != "{bridge.name}" {family} daddr'
+    version = _version(pool)
+    elsewhere = Is(IIFNAME, bridge.name, negated=True)
+    address = IP6_DADDR if version == 6 else IP_DADDR
     match bridge.mode(pool):
         case GatewayMode.NAT_UNPROTECTED:
-            return f"{elsewhere} {pool.subnet} accept"
+            return [(elsewhere, Within(address, pool.subnet), Verdict.ACCEPT)]
         case GatewayMode.ROUTED:
-            icmp = "icmp type echo-request" if version == 4 else "icmpv6 type echo-request"
-            return (
-                f"{elsewhere} . meta l4proto . th dport @open{version} accept\n{elsewhere} {pool.subnet} {icmp} accept"
-            )
+            ping = Is(ICMPV6 if version == 6 else ICMP, "echo-request")
+            ports = Among((address, L4PROTO, TH_DPORT), _MAPS[version].open.name)
+            return [
+                (elsewhere, ports, Verdict.ACCEPT),
+                (elsewhere, Within(address, pool.subnet), ping, Verdict.ACCEPT),
+            ]
         case _:
-            return ""
+            return []

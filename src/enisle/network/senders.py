@@ -1,4 +1,4 @@
-"""Who may send as whom on a bridge: our nftables table of family bridge, as text. Pure.
+"""Who may send as whom on a bridge: our nftables table of family bridge. Pure.
 
 What an instance, or the gateway, holds on a network (MAC, addresses) nobody else there may use as a sender, in ARP or
 as the target of a neighbour advertisement. Whatever nobody holds may be used: a router forwards what others have
@@ -11,11 +11,48 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from enisle.linux.nftables.model import (
+    Among,
+    Chain,
+    DispatchBy,
+    Element,
+    Elements,
+    Hook,
+    Is,
+    Jump,
+    OneOf,
+    Rule,
+    SetType,
+    Table,
+    Verdict,
+)
+from enisle.linux.nftables.values import (
+    ARP_SADDR_ETHER,
+    ARP_SADDR_IP,
+    ETHER,
+    ETHER_SADDR,
+    ICMPV6,
+    IFNAME,
+    IIFNAME,
+    IP6_SADDR,
+    IP_SADDR,
+    IPV4,
+    IPV6,
+    ND_TARGET,
+    UDP_SPORT,
+    Family,
+    Field,
+)
 from enisle.model.instance import Endpoint
 from enisle.model.network import Network
 
-Element = tuple[str, str]
-"""A set, or a map, of the table, and what is in it."""
+_BEFORE_ALL, _FILTER = -300, -200
+
+_HELD_MAC = SetType("held_mac", (ETHER,))
+_OWN_MAC = SetType("own_mac", (IFNAME, ETHER))
+_OWN4 = SetType("own4", (IFNAME, IPV4))
+_OWN6 = SetType("own6", (IFNAME, IPV6))
+_PORTS = SetType("ports", (IFNAME,), verdicts=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,15 +65,10 @@ class Sender:
     addresses: tuple[str, ...]
 
     def elements(self) -> list[Element]:
-        port = f'"{self.ifname}"'
-        found = [*_held(self.network_id, self.mac, self.addresses), ("own_mac", f"{port} . {self.mac}")]
-        for address in self.addresses:
-            if ":" in address:
-                found.append(("own6", f"{port} . {address}"))
-                found.append(("own_target", f"{port} . {_number(address)}"))
-            else:
-                found.append(("own4", f"{port} . {address}"))
-        return [*found, ("ports", f"{port} : jump {_chain(self.network_id)}")]
+        port = self.ifname
+        found = [*_held(self.network_id, self.mac, self.addresses), Element(_OWN_MAC, (port, self.mac))]
+        found += [Element(_OWN6 if ":" in address else _OWN4, (port, address)) for address in self.addresses]
+        return [*found, Element(_PORTS, (port,), Jump(_chain(self.network_id)))]
 
 
 def sender_of(endpoint: Endpoint) -> Sender:
@@ -63,77 +95,67 @@ def bridge_mac(network_id: str) -> str:
     return f"02:42:{network_id[:2]}:{network_id[2:4]}:{network_id[4:6]}:{network_id[6:8]}"
 
 
-def add(table: str, elements: Iterable[Element]) -> str:
+def add(table: str, elements: Sequence[Element]) -> Elements:
     """Let them send; what is there already stays."""
-    return "\n".join(f"add element bridge {table} {name} {{ {content} }}" for name, content in elements)
+    return Elements(family=Family.BRIDGE, table=table, elements=elements)
 
 
-def delete(table: str, elements: Iterable[Element]) -> str:
+def delete(table: str, elements: Sequence[Element]) -> Elements:
     """Fails as a whole when one of the elements is not there."""
-    keys = ((name, content.partition(" : ")[0]) for name, content in elements)
-    return "\n".join(f"delete element bridge {table} {name} {{ {key} }}" for name, key in keys)
+    return Elements(family=Family.BRIDGE, table=table, elements=elements, delete=True)
 
 
-def whole(table: str, port_prefix: str, networks: Sequence[Network], senders: Iterable[Sender]) -> list[str]:
-    """The lines that make the table. ``port_prefix``: what the names of our host interfaces begin with."""
-    elements: dict[str, dict[str, None]] = {}
+def whole(table: str, port_prefix: str, networks: Sequence[Network], senders: Iterable[Sender]) -> Table:
+    """The table. ``port_prefix``: what the names of our host interfaces begin with."""
     known = {network.id for network in networks}
     held = [element for network in networks for element in _held_by_gateway(network)]
     held += [element for sender in senders if sender.network_id in known for element in sender.elements()]
-    for name, content in held:
-        elements.setdefault(name, {})[content] = None
-    lines = [f"table bridge {table} {{"]
-    for name, kind in _sets(networks):
-        word = "map" if name == "ports" else "set"
-        content = ", ".join(sorted(elements.get(name, ())))
-        lines.append(f"  {word} {name} {{ {kind};{f' elements = {{ {content} }};' if content else ''} }}")
-    for network in networks:
-        lines += _network_chain(network.id)
-    return [
-        *lines,
-        "  chain senders {",
-        "    type filter hook prerouting priority -300; policy accept;",
-        "    iifname vmap @ports",
-        "  }",
-        "  chain forward {",
-        "    type filter hook forward priority filter; policy accept;",
-        f'    iifname "{port_prefix}*" icmpv6 type {{ nd-router-advert, nd-redirect }} drop',
-        f'    iifname "{port_prefix}*" udp sport 67 drop',
-        "  }",
-        "}",
-    ]
+    ours = Is(IIFNAME, f"{port_prefix}*")
+    routers: Rule = (ours, OneOf(ICMPV6, ("nd-router-advert", "nd-redirect")), Verdict.DROP)
+    dhcp: Rule = (ours, Is(UDP_SPORT, "67"), Verdict.DROP)
+    return Table(
+        family=Family.BRIDGE,
+        name=table,
+        sets=(
+            _HELD_MAC,
+            _OWN_MAC,
+            _OWN4,
+            _OWN6,
+            *(one for network in networks for one in _held_sets(network.id)),
+            _PORTS,
+        ),
+        elements=tuple(dict.fromkeys(held)),
+        chains=(
+            *(_network_chain(network.id) for network in networks),
+            Chain("senders", ((DispatchBy(IIFNAME, _PORTS.name),),), Hook("filter", "prerouting", _BEFORE_ALL)),
+            Chain("forward", (routers, dhcp), Hook("filter", "forward", _FILTER)),
+        ),
+    )
 
 
-def _sets(networks: Sequence[Network]) -> list[tuple[str, str]]:
-    found = [
-        ("held_mac", "type ether_addr"),
-        ("own_mac", "type ifname . ether_addr"),
-        ("own4", "type ifname . ipv4_addr"),
-        ("own6", "type ifname . ipv6_addr"),
-        ("own_target", "typeof iifname . @th,64,128"),
-    ]
-    for network in networks:
-        short = _short(network.id)
-        found += [
-            (f"held4_{short}", "type ipv4_addr"),
-            (f"held6_{short}", "type ipv6_addr"),
-            (f"target_{short}", "typeof @th,64,128"),
-        ]
-    return [*found, ("ports", "type ifname : verdict")]
-
-
-def _network_chain(network_id: str) -> list[str]:
+def _held_sets(network_id: str) -> tuple[SetType, SetType]:
+    """The addresses that somebody holds on a network, by version of IP."""
     short = _short(network_id)
-    return [
-        f"  chain {_chain(network_id)} {{",
-        "    ether saddr @held_mac iifname . ether saddr != @own_mac drop",
-        f"    ip saddr @held4_{short} iifname . ip saddr != @own4 drop",
-        f"    arp saddr ip @held4_{short} iifname . arp saddr ip != @own4 drop",
-        "    arp saddr ether @held_mac iifname . arp saddr ether != @own_mac drop",
-        f"    ip6 saddr @held6_{short} iifname . ip6 saddr != @own6 drop",
-        f"    icmpv6 type nd-neighbor-advert @th,64,128 @target_{short} iifname . @th,64,128 != @own_target drop",
-        "  }",
-    ]
+    return SetType(f"held4_{short}", (IPV4,)), SetType(f"held6_{short}", (IPV6,))
+
+
+def _network_chain(network_id: str) -> Chain:
+    held4, held6 = _held_sets(network_id)
+    advertised: Rule = (Is(ICMPV6, "nd-neighbor-advert"), *_of_another(ND_TARGET, held6, _OWN6))
+    rules = (
+        _of_another(ETHER_SADDR, _HELD_MAC, _OWN_MAC),
+        _of_another(IP_SADDR, held4, _OWN4),
+        _of_another(ARP_SADDR_IP, held4, _OWN4),
+        _of_another(ARP_SADDR_ETHER, _HELD_MAC, _OWN_MAC),
+        _of_another(IP6_SADDR, held6, _OWN6),
+        advertised,
+    )
+    return Chain(_chain(network_id), rules)
+
+
+def _of_another(field: Field, held: SetType, own: SetType) -> Rule:
+    """Drop what names somebody else there."""
+    return (Among((field,), held.name), Among((IIFNAME, field), own.name, negated=True), Verdict.DROP)
 
 
 def _held_by_gateway(network: Network) -> list[Element]:
@@ -143,19 +165,8 @@ def _held_by_gateway(network: Network) -> list[Element]:
 
 
 def _held(network_id: str, mac: str, addresses: Iterable[str]) -> list[Element]:
-    short = _short(network_id)
-    found = [("held_mac", mac)]
-    for address in addresses:
-        if ":" in address:
-            found += [(f"held6_{short}", address), (f"target_{short}", _number(address))]
-        else:
-            found.append((f"held4_{short}", address))
-    return found
-
-
-def _number(address: str) -> str:
-    """An address as nft wants it where it cannot know that it is one."""
-    return f"0x{int(ipaddress.IPv6Address(address)):032x}"
+    held4, held6 = _held_sets(network_id)
+    return [Element(_HELD_MAC, (mac,)), *(Element(held6 if ":" in one else held4, (one,)) for one in addresses)]
 
 
 def _chain(network_id: str) -> str:

@@ -42,9 +42,10 @@ def test_cgroups_of_every_kind() -> None:
 
 
 def test_a_firewall_that_drops_is_named() -> None:
-    chains = "table ip filter {\n chain FORWARD {\n type filter hook forward priority filter; policy drop;\n }\n}"
-    assert not networking.forward_policy(chains).ok
-    assert networking.forward_policy(chains.replace("drop", "accept")).ok
+    found = networking.forward_policy(["filter"])
+    assert not found.ok and "'filter'" in found.detail
+    assert networking.forward_policy([]).ok
+    assert "not known" in networking.forward_policy(None).detail
     assert not networking.ip_forward("0").ok
 
 
