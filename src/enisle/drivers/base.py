@@ -86,9 +86,9 @@ class KeeperDriver(ABC):
         """One NIC, from its endpoint."""
         return nic_plan(endpoint)
 
-    def relays(self, bound: Sequence[BoundPort], endpoint: Endpoint | None) -> list[list[str | int]]:
-        """What the keeper passes on itself."""
-        return relays(bound, endpoint)
+    def relays(self, bound: Sequence[BoundPort], endpoint: Endpoint | None) -> Message:
+        """What the keeper passes on itself, as the fields of ``start`` and ``relay``."""
+        return {"relays": relays(bound, endpoint, "tcp"), "datagram_relays": relays(bound, endpoint, "udp")}
 
     # --- contracts.Driver ------------------------------------------------------------------------------------------
 
@@ -101,7 +101,7 @@ class KeeperDriver(ABC):
             os.unlink(launch.directory / EXIT_FILE)
         fields: Message = {"wall": wall, "plan": to_json(plan)}
         if launch.port_sockets:
-            fields["relays"] = relays(launch.instance.bound_ports, publisher(launch.endpoints))
+            fields |= self.relays(launch.instance.bound_ports, publisher(launch.endpoints))
         try:
             return await self._start(launch, fields, on_event)
         except _NotForked:
@@ -291,8 +291,8 @@ def nic_plan(endpoint: Endpoint, *, published: bool = False) -> NicPlan:
     )
 
 
-def relays(bound: Sequence[BoundPort], endpoint: Endpoint | None) -> list[list[str | int]]:
-    """What a keeper passes on itself: (host's address, port, target's address, port) each.
+def relays(bound: Sequence[BoundPort], endpoint: Endpoint | None, protocol: str) -> list[list[str | int]]:
+    """What a keeper passes on itself of TCP or UDP: (host's address, port, target's address, port) each.
 
     The kernel lets nobody send on what is for [::1], and does not translate between IPv6 and IPv4.
     """
@@ -302,7 +302,7 @@ def relays(bound: Sequence[BoundPort], endpoint: Endpoint | None) -> list[list[s
     return [
         [port.host_ip, port.host_port, target, port.container_port]
         for port in bound
-        if port.protocol == "tcp" and ":" in port.host_ip and (not endpoint.ipv6 or port.host_ip in ("::", "::1"))
+        if port.protocol == protocol and ":" in port.host_ip and (not endpoint.ipv6 or port.host_ip in ("::", "::1"))
     ]
 
 

@@ -177,7 +177,7 @@ class Keeper:
             )
         self._held_fds += fds
         del fds[:]
-        self._relays.take(self._held_fds, message.get("relays") or ())
+        self._relays.take(self._held_fds, message.get("relays") or (), message.get("datagram_relays") or ())
         self._wall = self._make_wall(message["wall"], self._loop, self._run_dir)
         self._wall.on_oom = self._out_of_memory
         if message.get("files_only"):
@@ -440,7 +440,7 @@ class Keeper:
         self._running_wall().remove_nic(request[1]["name"], lambda error: self._reply(request, error or {}))
 
     def _op_relay(self, request: Request, _fds: list[int]) -> None:
-        self._relays.point(request[1]["relays"])
+        self._relays.point(request[1]["relays"], request[1].get("datagram_relays") or ())
         request[0].answer(request[1], {})
 
     def _running_wall(self) -> Wall:

@@ -1,14 +1,17 @@
 """Connections to published ports that the kernel cannot send on: a keeper takes them in and passes them along.
 
 Those are what comes for the host's ``[::1]``, and for its other IPv6 addresses where the instance has none itself. The
-sockets are those that reserve the ports; nftables takes everything else away before it gets to them.
+sockets are those that reserve the ports; nftables takes everything else away before it gets to them. UDP is relayed
+beside, by datagrams.py.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
+
+from enisle.launcher.datagrams import Datagrams, Place
 
 if TYPE_CHECKING:
     from enisle.launcher.loop import EpollLoop
@@ -18,19 +21,25 @@ _CONVERSATIONS_AT_MOST = 256
 _BACKLOG = 128
 
 
+Target = Sequence[object]
+"""Where is listened and where that goes: address, port, target's address, target's port."""
+
+
 class Relays:
     """The relays of one instance."""
 
     def __init__(self, loop: EpollLoop) -> None:
         self._loop = loop
-        self._listeners: dict[tuple[str, int], socket.socket] = {}
-        self._targets: dict[tuple[str, int], tuple[str, int]] = {}
+        self._listeners: dict[Place, socket.socket] = {}
+        self._targets: dict[Place, Place] = {}
+        self._datagrams = Datagrams(loop)
         self._conversations: set[Conversation] = set()
         self._accepting = True
 
-    def take(self, fds: list[int], targets: Sequence[Sequence[object]]) -> None:
+    def take(self, fds: list[int], targets: Iterable[Target], datagrams: Iterable[Target]) -> None:
         """Listen on those of the sockets that there are targets for; these become ours, and leave the list."""
-        self.point(targets)
+        self._targets = _by_place(targets)
+        self._datagrams.take(fds, _by_place(datagrams))
         for fd in list(fds):
             one = socket.socket(fileno=fd)
             place = _place(one)
@@ -46,12 +55,14 @@ class Relays:
             self._listeners[place] = one
             self._watch(place, one)
 
-    def point(self, targets: Sequence[Sequence[object]]) -> None:
-        """Where new connections go: (address listened on, port, target's address, target's port) each."""
-        self._targets = {(str(ip), int(str(port))): (str(to), int(str(number))) for ip, port, to, number in targets}
+    def point(self, targets: Iterable[Target], datagrams: Iterable[Target]) -> None:
+        """Where new connections go, and datagrams from now on."""
+        self._targets = _by_place(targets)
+        self._datagrams.point(_by_place(datagrams))
 
     def close(self) -> None:
         """End all of it."""
+        self._datagrams.close()
         for listener in self._listeners.values():
             self._loop.remove(listener.fileno())
             listener.close()
@@ -59,10 +70,10 @@ class Relays:
         for each in list(self._conversations):
             each.close()
 
-    def _watch(self, place: tuple[str, int], listener: socket.socket) -> None:
+    def _watch(self, place: Place, listener: socket.socket) -> None:
         self._loop.add_reader(listener.fileno(), lambda: self._accept(place, listener))
 
-    def _accept(self, place: tuple[str, int], listener: socket.socket) -> None:
+    def _accept(self, place: Place, listener: socket.socket) -> None:
         try:
             client, _address = listener.accept()
         except OSError:
@@ -94,7 +105,7 @@ class Conversation:
     """One connection and the one it is passed on by. ``on_end`` is called once. OSError: the target is no address."""
 
     def __init__(
-        self, loop: EpollLoop, client: socket.socket, target: tuple[str, int], on_end: Callable[[Conversation], None]
+        self, loop: EpollLoop, client: socket.socket, target: Place, on_end: Callable[[Conversation], None]
     ) -> None:
         self._loop = loop
         self._on_end = on_end
@@ -186,7 +197,11 @@ class _Pipe:
             self._loop.add_reader(self._source.fileno(), self._read)
 
 
-def _place(one: socket.socket) -> tuple[str, int]:
+def _by_place(targets: Iterable[Target]) -> dict[Place, Place]:
+    return {(str(ip), int(str(port))): (str(to), int(str(number))) for ip, port, to, number in targets}
+
+
+def _place(one: socket.socket) -> Place:
     """Where a TCP socket is bound; what is no TCP socket is nowhere."""
     if one.type != socket.SOCK_STREAM or one.family not in (socket.AF_INET, socket.AF_INET6):
         return "", 0

@@ -1,8 +1,8 @@
 """Ports of the host, reserved by sockets that are bound and never listen.
 
 The kernel's own bookkeeping thus decides what is free, for us, for other engines and for every other program. The
-traffic never reaches these sockets, nftables sends it on before; but for TCP over IPv6 from the host itself, and to
-instances without IPv6, which their keepers relay (:mod:`enisle.launcher.relay`).
+traffic never reaches these sockets, nftables sends it on before; but for TCP and UDP over IPv6 from the host itself,
+and to instances without IPv6, which their keepers relay (:mod:`enisle.launcher.relay`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from enisle.model.instance import BoundPort, Endpoint, PublishedPort
 from enisle.network.addresses import parse_address
 
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM, "sctp": socket.SOCK_STREAM}
+_RELAYED = frozenset({"tcp", "udp"})
 _IPPROTO_SCTP = 132
 _IPV6 = "/proc/net/if_inet6"
 """There on hosts that have IPv6."""
@@ -75,7 +76,7 @@ def _bound(port: PublishedPort, address: str, number: int) -> BoundPort:
 def host_addresses(port: PublishedPort, place: Place, failed: str) -> list[str]:
     """The host addresses a port is published on; "" means all, of each family that reaches the instance."""
     endpoint = place.endpoint
-    relayed = port.protocol == "tcp" and bool(endpoint.ipv4) and os.path.exists(_IPV6)
+    relayed = port.protocol in _RELAYED and bool(endpoint.ipv4) and os.path.exists(_IPV6)
     if port.protocol not in _KINDS:
         raise Invalid(f"invalid proto: {port.protocol}")
     if not port.host_ip and place.default_ip not in ("", "0.0.0.0"):
@@ -131,7 +132,9 @@ def _bind(protocol: str, addresses: Sequence[str], number: int, failed: str) -> 
             if family == socket.AF_INET6:
                 one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if protocol == "udp":
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)  # nobody reads it: hold nothing
+                one.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_RCVBUF, 0
+                )  # nobody reads it, unless it is relayed: hold nothing
             try:
                 _bind_to(one, address, number)
             except OSError as error:

@@ -6,7 +6,7 @@ A keeper listens on ``<run>/instances/<id[:16]>/keeper.sock`` (stream). Every co
 of order. After ``watch`` the keeper also sends events ``{"event": name, ...}`` on that connection.
 
 Operation, its fields -> the answer's fields
-  start {"wall": "container"|"oci"|"vm", "plan": {...}, "files_only": bool, "relays": as of ``relay``}
+  start {"wall": "container"|"oci"|"vm", "plan": {...}, "files_only": bool, and the fields of ``relay``}
                                              fds: reserved port sockets, held until the instance ends. files_only: the
                                              root is mounted (a helper VM booted) for ``files``, nothing is run
                                           -> {"pid": int, "started_at": ns, "warnings": [str]}   once exec'd
@@ -28,8 +28,9 @@ Operation, its fields -> the answer's fields
   update {"limits": LimitsPlan}           -> {}
   files {"verb": "stat"|"get"|"put"|"changes"|"export"|"upper", "path", ...}; fds: [pipe] -> {...}  see archive
   nic_add {"nic": NicPlan} / nic_remove {"name"} -> {}
-  relay {"relays": [[host's address, port, target's address, port]]} -> {}   connections that come to those port
-                                             sockets are passed on (TCP); ``start`` says which sockets listen at all
+  relay {"relays": [[host's address, port, target's address, port]], "datagram_relays": as those} -> {}
+                                             what comes to those port sockets is passed on (TCP, UDP); ``start`` says
+                                             which sockets listen at all
   health...: an exec whose output the engine collects over a socketpair
   stop  {}                                -> {}   keeper ends at once (after files-only use)
 

@@ -24,7 +24,8 @@ def port(**fields: object) -> PublishedPort:
 def test_all_addresses_of_the_families_it_has() -> None:
     assert host_addresses(port(host_ip=""), BOTH, "") == ["0.0.0.0", "::"]
     assert host_addresses(port(host_ip=""), FOUR, "") == ["0.0.0.0", "::"], "relayed"
-    assert host_addresses(port(host_ip="", protocol="udp"), FOUR, "") == ["0.0.0.0"]
+    assert host_addresses(port(host_ip="", protocol="udp"), FOUR, "") == ["0.0.0.0", "::"]
+    assert host_addresses(port(host_ip="", protocol="sctp"), FOUR, "") == ["0.0.0.0"]
     assert host_addresses(port(host_ip="[0::1]"), BOTH, "") == ["::1"]
     assert host_addresses(port(host_ip=""), replace(BOTH, default_ip="127.0.0.1"), "") == ["127.0.0.1"]
 
@@ -40,7 +41,7 @@ def test_ports_of_a_routed_family_bind_nothing() -> None:
     ("fields", "words"),
     [
         ({"protocol": "icmp"}, "invalid proto: icmp"),
-        ({"host_ip": "::1", "protocol": "udp"}, "no IPv6 address"),
+        ({"host_ip": "::1", "protocol": "sctp"}, "no IPv6 address"),
         ({"host_ip": "localhost"}, "invalid host IP address: localhost"),
     ],
 )
