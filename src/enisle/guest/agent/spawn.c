@@ -22,6 +22,10 @@
 
 enum { IN, OUT, ERR };
 
+/* As much as is on its way at most: each time a pipe is full or empty costs a change of address spaces, which is what
+   an emulated CPU is slowest at. */
+enum { PIPE_BYTES = INPUT_WINDOW };
+
 pid_t main_pid;
 static int main_pidfd = -1, own_pid_ns = -1, main_pid_ns = -1;
 
@@ -38,6 +42,7 @@ static bool open_pipes(int ours[3], int child[3], bool has_stdin)
         ours[s] = s == IN ? pair[1] : pair[0];
         child[s] = s == IN ? pair[0] : pair[1];
         fcntl(ours[s], F_SETFL, O_NONBLOCK);
+        fcntl(ours[s], F_SETPIPE_SZ, PIPE_BYTES);
     }
     return true;
 }

@@ -9,6 +9,10 @@
 
 #include "agent.h"
 
+/* However much is asked for, a read gives what one buffer of the driver holds: a page. A turn of the loop costs more
+   than a read, so a turn takes what is there, up to a window. */
+enum { PORT_BUFFER = 4096, FILL_BUFFERS = 64 };
+
 static int port = -1;
 static uint8_t *in, *out;
 static size_t in_size, in_used, in_done, out_size, out_used, out_done;
@@ -104,10 +108,13 @@ void wire_fill(void)
         in_used -= in_done;
         in_done = 0;
     }
-    grow(&in, &in_size, in_used + 65536);
-    ssize_t n = read(port, in + in_used, 65536);
-    if (n > 0)
-        in_used += (size_t)n;
+    ssize_t n = PORT_BUFFER;
+    for (int i = 0; i < FILL_BUFFERS && n == PORT_BUFFER; i++) {
+        grow(&in, &in_size, in_used + PORT_BUFFER);
+        n = read(port, in + in_used, in_size - in_used);
+        if (n > 0)
+            in_used += (size_t)n;
+    }
 }
 
 bool wire_next(struct frame *frame, const uint8_t **body)
