@@ -133,8 +133,8 @@ _BALLOON = {
 def _accelerator(plan: VmPlan) -> list[str]:
     if plan.accelerator == "kvm":
         return ["-accel", "kvm", "-cpu", "host"]
-    # 5-level page tables would only cost time, and so would a kernel that copies by "rep movsb" (ERMS), which is emulated
-    # byte by byte: six times as long as by words. The rest of "max" is what images may have been compiled for.
+    # 5-level page tables would only cost time. Copies by "rep movsb" (ERMS), emulated byte by byte,
+    # take six times as long as by words. The rest of "max" is what images may have been compiled for.
     return ["-accel", f"tcg,thread=multi,tb-size={TCG_TRANSLATION_MIB}", "-cpu", "max,la57=off,erms=off"]
 
 

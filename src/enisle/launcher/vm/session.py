@@ -25,7 +25,10 @@ _RESULT_KINDS = {
 
 
 class GuestSession(Session):
-    """A process in the guest, main or exec. Implements ``launcher.vm.agent.Peer``."""
+    """A process in the guest, main or exec. Implements ``launcher.vm.agent.Peer``.
+
+    ``pid`` is one of the host's or 0, whatever the guest says: people enter, signal and trace what it names.
+    """
 
     def __init__(
         self,
@@ -86,7 +89,6 @@ class GuestSession(Session):
     def on_started(self, pid: int) -> None:
         done, self._done = self._done, None
         if done is not None:
-            self.pid = pid
             done(self)
 
     def on_failed(self, failure: Failure) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from enisle.launcher.vm import files, protocol
 from enisle.launcher.vm.agent import Agent
 from enisle.launcher.vm.figures import guest_stats, host_memory, process_list
+from enisle.launcher.vm.last_resort import LastResort
 from enisle.launcher.vm.machine import Machine, host_limits
 from enisle.launcher.vm.messages import setup_error
 from enisle.launcher.vm.nics import NicSlots
@@ -47,6 +48,7 @@ class VmWall(Wall):
         self._agent: Agent | None = None
         self._qmp: Qmp | None = None
         self._nics: NicSlots | None = None
+        self._last_resort: LastResort | None = None
         self._boot_timer: Any = None
         self._clock_timer: Any = None
         self._booted: Callable[[WallError | None], None] | None = None
@@ -79,6 +81,8 @@ class VmWall(Wall):
         agent = self._boot(vm, SetupFlag(0), booted)
         # Sent without waiting for the root to be ready: the agent does one after the other.
         self._session = GuestSession(agent, body, events, answer, on_signal=self._signalled)
+        if self._machine is not None:
+            self._session.pid = self._machine.pid
 
     def open_files(self, plan: dict[str, Any], done: Callable[[WallError | None], None]) -> None:
         vm = from_json(VmPlan, plan)
@@ -105,6 +109,7 @@ class VmWall(Wall):
             on_fault=self._broken,
         )
         self._qmp = Qmp(self._loop, machine.qmp_socket, self._qmp_event)
+        self._last_resort = LastResort(self._loop, self._qmp, lambda reason: self._give_up(reason, _KILLED))
         self._nics = NicSlots(machine, self._qmp, agent, plan.nics)
         agent.send(ToGuest.SETUP, body=protocol.setup_body(guest_setup(plan, flags, guest_mounts)))
         limit_s = _BOOT_TIMEOUT_S.get(plan.accelerator, 240.0)
@@ -133,10 +138,13 @@ class VmWall(Wall):
             self._boot_timer.cancel()
             self._boot_timer = None
 
-    def _stop_telling_time(self) -> None:
+    def _cancel_all_timers(self) -> None:
+        self._cancel_timer()
         if self._clock_timer is not None:
             self._clock_timer.cancel()
             self._clock_timer = None
+        if self._last_resort is not None:
+            self._last_resort.cancel()
 
     # --- ends ------------------------------------------------------------------------------------------------------
 
@@ -154,8 +162,7 @@ class VmWall(Wall):
 
     def _give_up(self, reason: str, code: int) -> None:
         self._fault = self._fault or reason
-        self._cancel_timer()
-        self._stop_telling_time()
+        self._cancel_all_timers()
         booted, self._booted = self._booted, None
         if booted is not None:
             booted(WallError("internal", f"the virtual machine did not start: {reason}", 128))
@@ -175,8 +182,7 @@ class VmWall(Wall):
         return self._oom or (self._machine is not None and self._machine.oom_killed())
 
     def close(self) -> None:
-        self._cancel_timer()
-        self._stop_telling_time()
+        self._cancel_all_timers()
         self._booted = None
         for part in (self._agent, self._qmp, self._machine):
             if part is not None:
@@ -300,9 +306,11 @@ class VmWall(Wall):
         return finish
 
     def _signalled(self, number: int) -> None:
-        """A paused workload cannot take a signal, but it can be killed."""
+        """A paused workload cannot take a signal, but it can be killed; so can one whose guest does not do it."""
         if number == signal.SIGKILL:
             self._wake()
+            if self._last_resort is not None:
+                self._last_resort.begin()
 
     def update(self, limits: LimitsPlan, done: Callable[[WallError | None], None]) -> None:
         assert self._plan is not None and self._machine is not None
