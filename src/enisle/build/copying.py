@@ -78,7 +78,7 @@ class Copier:
         for source in step.sources:
             if source.startswith("<<") or self._is_remote(source):
                 continue
-            places = await asyncio.to_thread(found, self._tree, source, what=step.keyword)
+            places = await asyncio.to_thread(found, self._tree, source, what=step.keyword, deep=step.parents)
             selected += [(source, *place) for place in places]
         others = [source for source in step.sources if source.startswith("<<") or self._is_remote(source)]
         several = len(selected) + len(others) > 1
@@ -100,7 +100,7 @@ class Copier:
     async def _other(self, source: str) -> None:
         step = self._step
         if source.startswith("<<"):
-            name = source.removeprefix("<<").removeprefix("-").strip("'\"")
+            name = source.removeprefix("<<")
             data = step.heredocs[name].encode("utf-8", "surrogateescape")
             node = Node(kind=FileKind.REGULAR, mode=0o644, size=len(data), mtime_ns=self.plan.now_ns)
             self._put_file(self._target(name.encode()), self._owned(node), data=data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from enisle.build.tree import Tree
 from enisle.errors import Invalid
@@ -16,24 +17,53 @@ _WHO = {"u": 0o700, "g": 0o070, "o": 0o007, "a": 0o777}
 
 
 def owner(text: str, tree: Tree) -> tuple[int, int]:
-    """(uid, gid) of "user[:group]"; a user alone gives its number for both, as Docker's reference says. Invalid."""
+    """(uid, gid) of "user[:group]". Without a group: the primary one of a user's name; a number stands for both.
+    Invalid."""
     user, _, group = text.partition(":")
-    uid = _number(user, tree, (b"etc", b"passwd"), "user")
-    return uid, _number(group, tree, (b"etc", b"group"), "group") if group else uid
+    uid, primary = _user(user, tree)
+    return uid, _group(group, tree) if group else primary
 
 
-def _number(name: str, tree: Tree, database: tuple[bytes, ...], kind: str) -> int:
-    if name.isascii() and name.isdigit():
-        number = decimal(name)
-        if number is None or number > _ID_LIMIT:
-            raise Invalid(f"invalid chown: {name[:40]} is no {kind} id")
+def _user(name: str, tree: Tree) -> tuple[int, int]:
+    number = _number(name, "user")
+    if number is not None:
+        return number, number
+    for fields in _lines(tree, b"passwd"):
+        if fields[0] == name.encode() and len(fields) > 3:
+            ids = [_number(field.decode("utf-8", "replace"), "user") for field in fields[2:4]]
+            if ids[0] is not None and ids[1] is not None:
+                return ids[0], ids[1]
+    raise _unknown("uid", "user", name)
+
+
+def _group(name: str, tree: Tree) -> int:
+    number = _number(name, "group")
+    if number is not None:
         return number
-    for line in (tree.read(database, limit=_FILE_LIMIT_BYTES) or b"").splitlines():
-        fields = line.split(b":")
-        if len(fields) > 2 and fields[0] == name.encode() and fields[2].isdigit() and int(fields[2]) <= _ID_LIMIT:
-            return int(fields[2])
-    letter = "uid" if kind == "user" else "gid"
-    raise Invalid(
+    for fields in _lines(tree, b"group"):
+        if fields[0] == name.encode() and len(fields) > 2:
+            found = _number(fields[2].decode("utf-8", "replace"), "group")
+            if found is not None:
+                return found
+    raise _unknown("gid", "group", name)
+
+
+def _number(name: str, kind: str) -> int | None:
+    if not (name.isascii() and name.isdigit()):
+        return None
+    number = decimal(name)
+    if number is None or number > _ID_LIMIT:
+        raise Invalid(f"invalid chown: {name[:40]} is no {kind} id")
+    return number
+
+
+def _lines(tree: Tree, name: bytes) -> Iterator[list[bytes]]:
+    for line in (tree.read((b"etc", name), limit=_FILE_LIMIT_BYTES) or b"").splitlines():
+        yield line.split(b":")
+
+
+def _unknown(letter: str, kind: str, name: str) -> Invalid:
+    return Invalid(
         "unable to convert uid/gid chown string to host mapping: "
         f"can't find {letter} for {kind} {name}: no such {kind}: {name}"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from enisle.build.tree import Node, Path, Tree, split
 from enisle.errors import Invalid
@@ -12,10 +12,13 @@ from enisle.formats.dockerignore import compile_pattern
 _WILD = re.compile(r"[*?\[\\]")
 
 
-def found(tree: Tree, text: str, *, what: str, pattern: bool = True) -> list[tuple[Path, Path, Node]]:
+def found(
+    tree: Tree, text: str, *, what: str, pattern: bool = True, deep: bool = False
+) -> list[tuple[Path, Path, Node]]:
     """(where it was named, where it is, what it is) for each file that a source names; links at the end are followed.
 
-    ``what`` begins messages ("COPY"). Invalid in Docker's words when there is none, or it lies outside of the tree.
+    ``what`` begins messages ("COPY"). ``deep``: ``**`` stands for directories, however many. Invalid in Docker's words
+    when there is none, or it lies outside of the tree.
     """
     if _climbs(text):
         raise Invalid(f"{what} failed: forbidden path outside the build context: {text} ()")
@@ -23,6 +26,9 @@ def found(tree: Tree, text: str, *, what: str, pattern: bool = True) -> list[tup
         return [_one(tree, split(text), text, what)]
     places: list[Path] = [()]
     for part in split(text):
+        if deep and part == b"**":
+            places = list(dict.fromkeys(below for place in places for below in _directories(tree, place)))
+            continue
         places = [(*place, name) for place in places for name in _matching(tree, place, part, text)]
     if not places:
         raise Invalid(f"{what} failed: no source files were specified")
@@ -48,6 +54,12 @@ def _matching(tree: Tree, place: Path, part: bytes, text: str) -> list[bytes]:
     expression = compile_pattern(shown)
     names = tree.names(directory)
     return [name for name in names if expression.fullmatch(name.decode("utf-8", "surrogateescape"))]
+
+
+def _directories(tree: Tree, place: Path) -> Iterator[Path]:
+    """A directory and all those below it; links are not followed there."""
+    yield place
+    yield from (path for path, node in tree.walk(tree.evaluate(place)) if node.is_directory)
 
 
 def _climbs(text: str) -> bool:

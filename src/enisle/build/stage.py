@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -336,7 +337,7 @@ def run_words(instruction: Run, config: ImageConfig) -> tuple[tuple[str, ...], d
         return config_steps.words_of(instruction.command, config), {}
     shell = config_steps.shell_of(config)
     first = heredocs[0]
-    if len(heredocs) == 1 and line.strip().removeprefix("<<").lstrip("-").strip().strip("'\"") == first.name:
+    if len(heredocs) == 1 and re.fullmatch(r"<<-?['\"\\`]?" + re.escape(first.name) + r"['\"]?", line.strip()):
         if first.content.startswith("#!"):
             return (f"{SCRIPTS}/{first.name}",), {first.name: first.content}
         return (*shell, first.content), {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
@@ -171,11 +172,16 @@ def paths_of(dockerfile: Dockerfile, target: str) -> list[str] | None:
     for number in needed:
         for instruction in dockerfile.stages[number].instructions:
             for source in _sources(instruction):
-                path = posixpath.normpath("/" + source).strip("/")
+                path = posixpath.normpath("/" + _ahead_of_depth(source)).strip("/")
                 if "$" in source or not path:
                     return None
                 found.add(path)
     return sorted(found) if len(found) <= _PATHS_LIMIT else None
+
+
+def _ahead_of_depth(source: str) -> str:
+    """What names one place, ahead of a "**" for directories however deep."""
+    return "/".join(itertools.takewhile(lambda part: part != "**", source.split("/")))
 
 
 def _sources(instruction: Instruction) -> Iterator[str]:

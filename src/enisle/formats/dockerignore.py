@@ -64,39 +64,62 @@ def _pattern(text: str) -> Pattern | None:
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """A pattern of Go's filepath.Match with ``**`` as a regular expression for whole paths."""
-    out: list[str] = []
+    """A pattern of Go's filepath.Match with ``**`` as a regular expression for whole paths.
+
+    A stranger's pattern must not take long to fail: what lies between two stars is looked for once, at the first place
+    it fits (an atomic group), since a later place leaves less for what follows.
+    """
+    sections = [[""]]  # cut at "**", each cut at "*"
     index = 0
     while index < len(pattern):
-        character = pattern[index]
         if pattern.startswith("**", index):
             index += 2
-            if pattern.startswith("/", index):
-                index += 1
-                out.append("(?:.*/)?")
-            else:
-                out.append(".*")
+            sections.append([""])
             continue
-        if character == "*":
-            out.append("[^/]*")
-        elif character == "?":
-            out.append("[^/]")
-        elif character == "[":
-            piece, index = _character_class(pattern, index)
-            out.append(piece)
-            continue
-        elif character == "\\":
+        if pattern[index] == "*":
+            sections[-1].append("")
             index += 1
-            if index >= len(pattern):
-                raise Invalid(f"syntax error in pattern: {pattern}")
-            out.append(re.escape(pattern[index]))
-        else:
-            out.append(re.escape(character))
-        index += 1
+            continue
+        piece, index = _character(pattern, index)
+        sections[-1][-1] += piece
     try:
-        return re.compile("".join(out), re.DOTALL)
-    except re.error as error:
+        return re.compile(_joined([_section(pieces) for pieces in sections]), re.DOTALL)
+    except (re.error, OverflowError, RecursionError) as error:
         raise Invalid(f"syntax error in pattern: {pattern}") from error
+
+
+def _section(pieces: list[str]) -> str:
+    middle = "".join(f"(?>[^/]*?{piece})" for piece in pieces[1:-1] if piece)
+    return pieces[0] if len(pieces) == 1 else f"{pieces[0]}{middle}[^/]*?{pieces[-1]}"
+
+
+def _joined(sections: list[str]) -> str:
+    if len(sections) == 1:
+        return sections[0]
+    out = [sections[0]]
+    for position, section in enumerate(sections[1:], 2):
+        is_last = position == len(sections)
+        if section.startswith("/"):  # no directory at all is enough
+            gap, section = "(?:.*/)?" if is_last else "(?:.*?/)??", section[1:]
+        else:
+            gap = ".*" if is_last else ".*?"
+        out.append(gap + section if is_last else f"(?>{gap}{section})")
+    return "".join(out)
+
+
+def _character(pattern: str, index: int) -> tuple[str, int]:
+    """What is no star, and where the next begins."""
+    match pattern[index]:
+        case "?":
+            return "[^/]", index + 1
+        case "[":
+            return _character_class(pattern, index)
+        case "\\" if index + 1 >= len(pattern):
+            raise Invalid(f"syntax error in pattern: {pattern}")
+        case "\\":
+            return re.escape(pattern[index + 1]), index + 2
+        case character:
+            return re.escape(character), index + 1
 
 
 def _character_class(pattern: str, index: int) -> tuple[str, int]:

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from enisle.archive.copy import format_time
+from enisle.errors import Invalid
+from enisle.formats.json_document import SIZE_LIMIT_BYTES
 from enisle.formats.oci_config import ImageDocument, encode_config
 from enisle.images.index import ImageRecord, LayerRecord, now_ns
 from enisle.images.ingest import Parts, Taken, Wanted, ingest_file, spool
@@ -54,9 +56,12 @@ async def add_image(
 ) -> ImageId:
     """Put an image of layers that are in the store into the index. ``name``: normalised reference, "" for none.
 
-    Without ``keep`` nothing is put on the disk for good yet.
+    Without ``keep`` nothing is put on the disk for good yet. Invalid: nobody could read a config of that size.
     """
-    image_id = ImageId(parts.content.put(encode_config(document)))
+    config = encode_config(document)
+    if len(config) > SIZE_LIMIT_BYTES:
+        raise Invalid(f"the image's config has {len(config)} bytes; at most {SIZE_LIMIT_BYTES} can be read again")
+    image_id = ImageId(parts.content.put(config))
     record = ImageRecord(id=image_id, layers=layers, parent=parent, tagged_at=now_ns() if name else 0)
     old = parts.index.images.get(image_id)
     if keep:

@@ -127,7 +127,7 @@ def test_places_made_for_mounts_are_left_out(tmp_path: Path) -> None:
 
 def test_owner() -> None:
     tree = FakeTree({"etc": None, "etc/passwd": "root:x:0:0::/:\nweb:x:33:44::/:\n", "etc/group": "staff:x:50:\n"})
-    assert owner("web", tree) == (33, 33)
+    assert owner("web", tree) == owner("web:", tree) == (33, 44)  # the primary group
     assert owner("web:staff", tree) == (33, 50)
     assert owner("5:6", tree) == (5, 6)
     assert owner("5", EmptyTree()) == (5, 5)

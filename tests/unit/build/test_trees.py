@@ -143,6 +143,14 @@ def test_wildcards(trees: Trees) -> None:
         names(tree, "*.nothing")
 
 
+def test_two_stars_are_directories_however_deep(trees: Trees) -> None:
+    tree = trees(("file", "a.c", ""), ("file", "d/b.c", ""), ("file", "d/e/c.c", ""), ("file", "d/e/c.h", ""))
+    places = [b"/".join(named) for named, _, _ in found(tree, "./**/*.c", what="COPY", deep=True)]
+    assert sorted(places) == [b"a.c", b"d/b.c", b"d/e/c.c"]
+    with pytest.raises(Invalid, match="no source files"):
+        found(tree, "**/*.x", what="COPY", deep=True)
+
+
 @pytest.mark.parametrize("source", ["../a", "d/../../a", "/../a", "d/../../../etc/passwd"])
 def test_sources_outside_are_refused(trees: Trees, source: str) -> None:
     with pytest.raises(Invalid, match="forbidden path outside the build context"):

@@ -112,6 +112,7 @@ def test_where_a_dockerfile_is_looked_for() -> None:
         ("FROM x\nCOPY a b/ ./c/*.txt /\nADD ../d https://h/f git@h:o/r.git /", ["a", "b", "c/*.txt", "d"]),
         ("FROM x\nCOPY . /", None),
         ("FROM x\nCOPY a$B /", None),
+        ("FROM x\nCOPY --parents a/**/*.c /", ["a"]),
         ("FROM x AS o\nCOPY . /\nFROM x\nCOPY --from=o /a /b\nCOPY <<E /c\nE\n", None),
         ("FROM x AS o\nCOPY . /\nFROM x\nCOPY e /", ["e"]),
         ("ARG O=o\nFROM x AS o\nCOPY f /\nFROM $O\nCOPY e /", ["e", "f"]),

@@ -38,6 +38,34 @@ def test_here_documents() -> None:
 
 
 @pytest.mark.parametrize(
+    ("rest", "names"),
+    [
+        ("COPY <<robots.txt <<-'my file' /to/", ["robots.txt", "my file"]),
+        ("RUN cat <<E.1; cat 3<<F>x", ["E.1", "F"]),
+        ("RUN cat <<\\EOF", ["EOF"]),
+        ("ONBUILD RUN cat <<X", ["X"]),
+        ('RUN echo $((1<<n)) $((8 << n)) "<<q" a<<b <<<c', []),
+    ],
+)
+def test_names_of_here_documents(rest: str, names: list[str]) -> None:
+    text = f"{rest}\n" + "".join(f"text\n{name}\n" for name in names)
+    [line] = split(text).lines
+    assert [(doc.name, doc.content) for doc in line.heredocs] == [(name, "text\n") for name in names]
+
+
+def test_a_source_that_only_looks_like_a_here_document() -> None:
+    with pytest.raises(Invalid, match="<<A is no here-document"):
+        parse('FROM a\nCOPY ["<<A", "/"]\n')
+
+
+def test_blanks_of_any_kind_part_key_and_value() -> None:
+    env, health = parse("FROM a\nENV key\tsome  text\nHEALTHCHECK CMD\ttrue\n").stages[0].instructions
+    assert isinstance(env, Pairs)
+    assert env.pairs == (("key", "some  text"),)
+    assert isinstance(health, SetHealthcheck)
+
+
+@pytest.mark.parametrize(
     ("text", "expanded"),
     [
         ("$a-${b}", "1-two words"),

@@ -21,6 +21,8 @@ from enisle.formats.dockerignore import parse
         ("*\n!src/**", ["a", "b/c"], ["src/x/y"]),
         ("file?.[a-c]", ["file1.b"], ["file12.b", "file1.d"]),
         (r"we\*ird", ["we*ird"], ["weird"]),
+        ("a**/*b/**c", ["ax/yb/c", "a/b/d/c"], ["ac", "a/b/d"]),
+        ("**/a*??**a", ["b/abaa"], ["b/aba"]),
         ("", [], ["anything"]),
     ],
 )
@@ -42,3 +44,9 @@ def test_any_text_decides_or_is_refused(text: str, path: str) -> None:
         assert parse(text).matches(path) in (True, False)
     except Invalid:
         pass
+
+
+@pytest.mark.parametrize("part", ["*a", "**a", "**/a/"])
+def test_a_pattern_of_many_stars_fails_soon(part: str) -> None:
+    """Each star doubled the time once: this took years."""
+    assert not parse(part * 40 + "b").matches("/".join(["a" * 40] * 100))

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from enisle.errors import Invalid
+from enisle.formats.dockerfile.words import split_words
 
 MAX_BYTES = 16 << 20
 _DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*")
 _DIRECTIVES = frozenset({"syntax", "escape", "check"})
-_HEREDOC = re.compile(r"(?<![<\w])(\d*)<<(-?)\s*(['\"]?)([A-Za-z_][A-Za-z0-9_]*)\3")
+_HEREDOC = re.compile(r"\d*<<(-?)([^<]+)")
+_ENDS_NAME = re.compile(r"[;|&()>]")  # in a shell's words, where no blank has to follow the name
 _WITH_HEREDOC = frozenset({"RUN", "COPY", "ADD"})
 
 
@@ -110,48 +113,55 @@ def _instruction(rows: list[str], position: int, escape: str) -> tuple[Line | No
     keyword, _, rest = joined.partition(" ") if "\t" not in joined.split(" ", 1)[0] else joined.partition("\t")
     keyword, rest = keyword.upper(), rest.strip()
     heredocs: tuple[Heredoc, ...] = ()
-    takes = keyword in _WITH_HEREDOC or (keyword == "ONBUILD" and rest.split(" ", 1)[0].upper() in _WITH_HEREDOC)
-    if takes and "<<" in rest:
-        heredocs, position = _heredocs(rows, position, rest, begin + 1)
+    command, words = keyword, rest
+    if keyword == "ONBUILD" and rest:
+        command, *others = rest.split(None, 1)
+        command, words = command.upper(), "".join(others)
+    if command in _WITH_HEREDOC and "<<" in words:
+        names = _heredoc_names(words, escape, in_shell=command == "RUN")
+        heredocs, position = _heredocs(rows, position, names, begin + 1)
     source = "\n".join(rows[begin:position])
     return Line(keyword=keyword, rest=rest, number=begin + 1, end=position, source=source, heredocs=heredocs), position
 
 
-def _heredocs(rows: list[str], position: int, rest: str, number: int) -> tuple[tuple[Heredoc, ...], int]:
+class _Name(NamedTuple):
+    """``<<NAME`` of an instruction. ``quoted``: nothing is to be expanded; ``tabs``: leading ones go (``<<-``)."""
+
+    name: str
+    quoted: bool
+    tabs: bool
+
+
+def _heredoc_names(rest: str, escape: str, *, in_shell: bool) -> list[_Name]:
+    """Only a whole word begins a here-document: ``$((1<<n))`` and ``"<<EOF"`` are the shell's own affair."""
+    try:
+        words = split_words(rest, escape)
+    except Invalid:
+        return []
     found = []
-    for match in _HEREDOC.finditer(_without_quoted(rest)):
-        strip_tabs, quote, name = bool(match[2]), match[3], match[4]
+    for word in words:
+        match = _HEREDOC.fullmatch(word)
+        if match is None:
+            continue
+        raw = _ENDS_NAME.split(match[2], maxsplit=1)[0] if in_shell else match[2]
+        name = re.sub(f"['\"{re.escape(escape)}]", "", raw)
+        if name:
+            found.append(_Name(name, name != raw, bool(match[1])))
+    return found
+
+
+def _heredocs(rows: list[str], position: int, names: list[_Name], number: int) -> tuple[tuple[Heredoc, ...], int]:
+    found = []
+    for name, quoted, tabs in names:
         content: list[str] = []
         while True:
             if position >= len(rows):
                 raise fail(number, f"unterminated heredoc {name}")
-            row = rows[position].lstrip("\t") if strip_tabs else rows[position]
+            row = rows[position].lstrip("\t") if tabs else rows[position]
             position += 1
             if row == name:
                 break
             content.append(row)
         text = "".join(f"{row}\n" for row in content)
-        found.append(Heredoc(name=name, content=text, expand=not quote))
+        found.append(Heredoc(name=name, content=text, expand=not quoted))
     return tuple(found), position
-
-
-def _without_quoted(rest: str) -> str:
-    """The text with quoted stretches blanked, so that ``echo "<<EOF"`` begins no here-document; << 'EOF' stays."""
-    out: list[str] = []
-    index = 0
-    while index < len(rest):
-        character = rest[index]
-        if character in "'\"" and not re.search(r"<<-?\s*$", "".join(out)):
-            end = rest.find(character, index + 1)
-            end = len(rest) - 1 if end < 0 else end
-            out.append(" " * (end - index + 1))
-            index = end + 1
-        elif character in "'\"":
-            end = rest.find(character, index + 1)
-            end = len(rest) - 1 if end < 0 else end
-            out.append(rest[index : end + 1])
-            index = end + 1
-        else:
-            out.append(character)
-            index += 1
-    return "".join(out)

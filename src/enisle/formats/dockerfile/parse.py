@@ -25,6 +25,7 @@ from enisle.formats.dockerfile.instructions import (
     Stage,
 )
 from enisle.formats.dockerfile.lines import Line, fail, split
+from enisle.formats.dockerfile.words import split_words
 from enisle.formats.duration import parse_duration
 from enisle.model.numbers import decimal
 
@@ -217,7 +218,7 @@ def _copy(line: Line, flags: Flags, rest: str, escape: str) -> Instruction:
     return Copy(
         number=line.number,
         text=_text(line),
-        sources=words[:-1],
+        sources=tuple(_written(word, line) if word.startswith("<<") else word for word in words[:-1]),
         destination=words[-1],
         add=line.keyword == "ADD",
         source=one(flags, "from"),
@@ -233,41 +234,21 @@ def _copy(line: Line, flags: Flags, rest: str, escape: str) -> Instruction:
     )
 
 
-def split_words(text: str, escape: str) -> list[str]:
-    """Cut at blanks outside of quotes; quotes, escapes and variables stay as they are."""
-    words: list[str] = []
-    current = ""
-    quote = ""
-    index = 0
-    while index < len(text):
-        character = text[index]
-        if character == escape and quote != "'" and index + 1 < len(text):
-            current += character + text[index + 1]
-            index += 2
-            continue
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"":
-            quote = character
-        elif character.isspace():
-            words += [current] if current else []
-            current = ""
-            index += 1
-            continue
-        current += character
-        index += 1
-    if quote:
-        raise Invalid(f"unexpected end of statement while looking for matching {quote}: {text}")
-    return [*words, current] if current else words
+def _written(word: str, line: Line) -> str:
+    """A source that is a here-document, as "<<" and its plain name."""
+    name = re.sub(r"['\"\\`]", "", word.removeprefix("<<").removeprefix("-"))
+    if name not in [heredoc.name for heredoc in line.heredocs]:
+        raise Invalid(f"{word} is no here-document of this instruction")
+    return f"<<{name}"
 
 
 def _pairs(line: Line, _flags: Flags, rest: str, escape: str) -> Instruction:
     words = split_words(rest, escape)
     if "=" not in words[0]:
-        key, _, value = rest.partition(" ") if " " in rest else rest.partition("\t")
-        if not value.strip():
+        parts = rest.split(None, 1)
+        if len(parts) < 2:
             raise Invalid(f"{line.keyword} must have two arguments")
-        pairs: tuple[tuple[str, str], ...] = ((key, value.strip()),)
+        pairs: tuple[tuple[str, str], ...] = ((parts[0], parts[1]),)
     else:
         missing = next((word for word in words if "=" not in word), None)
         if missing is not None:
@@ -323,15 +304,15 @@ def _on_build(line: Line, _flags: Flags, rest: str, _escape: str) -> Instruction
 
 
 def _healthcheck(line: Line, flags: Flags, rest: str, _escape: str) -> Instruction:
-    kind, _, remainder = rest.partition(" ")
-    kind = kind.upper()
+    kind, *others = rest.split(None, 1)
+    kind, remainder = kind.upper(), others[0] if others else ""
     if kind == "NONE":
-        if remainder.strip():
+        if remainder:
             raise Invalid("HEALTHCHECK NONE takes no arguments")
         return SetHealthcheck(number=line.number, text=_text(line), command=None)
     if kind != "CMD":
         raise Invalid(f"Unknown type {kind!r} in HEALTHCHECK (try CMD)")
-    if not remainder.strip():
+    if not remainder:
         raise Invalid("Missing command after HEALTHCHECK CMD")
     retries = one(flags, "retries", "0")
     if decimal(retries) is None:
@@ -343,7 +324,7 @@ def _healthcheck(line: Line, flags: Flags, rest: str, _escape: str) -> Instructi
     return SetHealthcheck(
         number=line.number,
         text=_text(line),
-        command=command(remainder.strip()),
+        command=command(remainder),
         interval_ns=times["interval"],
         timeout_ns=times["timeout"],
         start_period_ns=times["start-period"],

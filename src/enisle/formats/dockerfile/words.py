@@ -9,10 +9,12 @@ import re
 from collections.abc import Mapping
 
 from enisle.errors import Invalid
+from enisle.formats.dockerfile import patterns
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SPECIAL = "@*#0123456789?-!"
 MAX_RESULT = 1 << 20
+"""How many characters the variables of one text come to: a value may name another one many times."""
 
 
 class Expander:
@@ -26,6 +28,7 @@ class Expander:
         self._variables = variables
         self._escape = escape
         self._keep_quotes = keep_quotes
+        self._expanded = 0
 
     def word(self) -> str:
         """The text as one word, quotes removed and variables expanded."""
@@ -118,6 +121,13 @@ class Expander:
         raise Invalid(f"unexpected end of statement while looking for matching double-quote: {self._text}")
 
     def _dollar(self) -> str:
+        value = self._variable()
+        self._expanded += len(value)
+        if self._expanded > MAX_RESULT:
+            raise Invalid(f"the variables of {self._text[:60]} are longer than {MAX_RESULT} characters")
+        return value
+
+    def _variable(self) -> str:
         self._at += 1
         if self._at >= len(self._text):
             return "$"
@@ -152,10 +162,7 @@ class Expander:
         if self._peek() != "}":
             raise Invalid(f"syntax error: missing '}}' in: {self._text}")
         self._at += 1
-        result = _modified(name, value, operator, argument, replacement)
-        if len(result) > MAX_RESULT:
-            raise Invalid(f"the expansion of ${{{name}}} is longer than {MAX_RESULT} characters")
-        return result
+        return _modified(name, value, operator, argument, replacement)
 
     def _peek(self) -> str:
         return self._text[self._at] if self._at < len(self._text) else ""
@@ -180,36 +187,38 @@ def _modified(name: str, value: str | None, operator: str, argument: str, replac
                 raise Invalid(f"{name}: {argument or 'not allowed to be unset'}")
             return value or ""
         case "#" | "%":
-            return _trimmed(value or "", argument, suffix=operator[0] == "%", longest=len(operator) == 2)
+            trimmed = patterns.without_suffix if operator[0] == "%" else patterns.without_prefix
+            return trimmed(value or "", argument, longest=len(operator) == 2)
         case _:
-            pattern = re.compile(_glob(argument), re.DOTALL)
-            return pattern.sub(lambda _: replacement, value or "", count=0 if operator == "//" else 1)
+            return patterns.replaced(value or "", argument, replacement, every=operator == "//")
 
 
-def _glob(pattern: str) -> str:
-    """A shell pattern as a regular expression; a backslash takes the next character literally."""
-    out: list[str] = []
-    characters = iter(pattern)
-    for character in characters:
-        if character == "*":
-            out.append(".*")
-        elif character == "?":
-            out.append(".")
-        elif character == "\\":
-            out.append(re.escape(next(characters, "\\")))
-        else:
-            out.append(re.escape(character))
-    return "".join(out)
-
-
-def _trimmed(value: str, pattern: str, *, suffix: bool, longest: bool) -> str:
-    expression = re.compile(_glob(pattern), re.DOTALL)
-    lengths = range(len(value) + 1)
-    for length in reversed(lengths) if longest else lengths:
-        piece = value[len(value) - length :] if suffix else value[:length]
-        if expression.fullmatch(piece):
-            return value[: len(value) - length] if suffix else value[length:]
-    return value
+def split_words(text: str, escape: str) -> list[str]:
+    """Cut at blanks outside of quotes; quotes, escapes and variables stay as they are."""
+    words: list[str] = []
+    current = ""
+    quote = ""
+    index = 0
+    while index < len(text):
+        character = text[index]
+        if character == escape and quote != "'" and index + 1 < len(text):
+            current += character + text[index + 1]
+            index += 2
+            continue
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character.isspace():
+            words += [current] if current else []
+            current = ""
+            index += 1
+            continue
+        current += character
+        index += 1
+    if quote:
+        raise Invalid(f"unexpected end of statement while looking for matching {quote}: {text}")
+    return [*words, current] if current else words
 
 
 def expand(text: str, variables: Mapping[str, str], *, escape: str = "\\") -> str:
