@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from enum import StrEnum
 
+_ENDS = (".", "!", "?", ":", ";")
 _SPENT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT})
 
 
@@ -37,7 +38,9 @@ class EnisleError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.message} {self.remedy}".rstrip()
+        if not self.remedy:
+            return self.message
+        return f"{self.message}{'' if self.message.endswith(_ENDS) else '.'} {self.remedy}"
 
 
 class NotFound(EnisleError):

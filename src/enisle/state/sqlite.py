@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from enisle.errors import EnisleError, Exhausted, Internal, Unavailable
-from enisle.state.sqlite_file import Reserve, back_up, checksum, open_checked
+from enisle.state.headroom import Headroom, keep_log
+from enisle.state.sqlite_file import back_up, checksum, open_checked
 
 CHECKPOINT_AFTER_S = 1.0
 BACKUP_EVERY_S = 300.0
@@ -53,8 +54,9 @@ class SqliteStore:
         """Opens the file (blocking, a few ms). Internal when it is damaged and there is no backup, Unavailable when it
         was written by a newer version."""
         self._path = path
-        self._reserve = Reserve(path.with_suffix(".reserve"))
         self._connection, self.restored = open_checked(path)
+        self._headroom = Headroom(self._connection, path)
+        self._headroom.restore()
         self._revision: int = self._connection.execute("SELECT max(revision) FROM entries").fetchone()[0] or 0
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closing = False
@@ -135,7 +137,9 @@ class SqliteStore:
                 break
         self._checkpoint()
         back_up(self._connection, self._path)
+        keep_log(self._path)
         self._connection.close()
+        self._headroom.close()
 
     def _backup_age(self) -> float:
         """When the backup was made, on the monotonic clock."""
@@ -162,7 +166,7 @@ class SqliteStore:
         """Run jobs in order as one transaction; whether something was written."""
         writes = any(job.writes for job in jobs)
         outcome = self._transaction(jobs, writes=writes)
-        if isinstance(outcome, Exhausted) and self._reserve.give_up():
+        while isinstance(outcome, Exhausted) and self._headroom.grow():
             outcome = self._transaction(jobs, writes=writes)
         results = outcome if isinstance(outcome, list) else [outcome] * len(jobs)
         try:
@@ -188,10 +192,11 @@ class SqliteStore:
 
     def _checkpoint(self) -> None:
         try:
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            self._reserve.restore()
-        except (sqlite3.Error, OSError) as error:
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except sqlite3.Error as error:
             log.warning("state store %s: writing the log back failed: %s", self._path, error)
+        else:
+            self._headroom.restore()
 
 
 def _resolve(jobs: list[_Job], results: list[Any]) -> None:

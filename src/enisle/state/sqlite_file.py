@@ -1,4 +1,4 @@
-"""The file below the SQLite store: its schema, its check, its backup and its reserve."""
+"""The file below the SQLite store: its schema, its check and its backup."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import zlib
 from pathlib import Path
 
 from enisle.errors import Internal, Unavailable
+from enisle.state.headroom import adopt_log
 
 SCHEMA_VERSION = 2
-RESERVE_BYTES = 8 << 20
 _CACHE_KIB = 2048
 
 log = logging.getLogger("enisle.state")
@@ -56,6 +56,7 @@ def open_checked(path: Path) -> tuple[sqlite3.Connection, bool]:
 
 
 def _open(path: Path) -> sqlite3.Connection:
+    adopt_log(path)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
     try:
         # First of all: so the index of the log is in our memory. In a file, a full disk would end us by SIGBUS.
@@ -63,6 +64,7 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA journal_size_limit = -1")  # the log keeps its space
         verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
             raise _Damaged(verdict)
@@ -142,34 +144,3 @@ def back_up(connection: sqlite3.Connection, path: Path) -> None:
 
 def _age(path: Path) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(path.stat().st_mtime))
-
-
-class Reserve:
-    """A file that only takes space, given up when the disk is full so that removals can still be recorded."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def give_up(self) -> bool:
-        """Free the space; False when it has been given up before."""
-        try:
-            self._path.unlink()
-        except OSError:
-            return False
-        log.warning("%s: the disk is full, the reserve is given up", self._path)
-        return True
-
-    def restore(self) -> None:
-        """Take the space again if there is plenty. Failing to is no error: there is simply no reserve."""
-        if self._path.exists():
-            return
-        facts = os.statvfs(self._path.parent)
-        if facts.f_bavail * facts.f_frsize < 4 * RESERVE_BYTES:
-            return
-        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.posix_fallocate(fd, 0, RESERVE_BYTES)
-        except OSError:
-            self._path.unlink(missing_ok=True)
-        finally:
-            os.close(fd)

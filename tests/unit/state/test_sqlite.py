@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from enisle.errors import Exhausted, Internal, Kind, Unavailable
+from enisle.errors import Internal, Kind, Unavailable
+from enisle.state.headroom import LOG_BYTES
 from enisle.state.sqlite import SqliteStore, foreign_error
 from enisle.state.sqlite_file import SCHEMA_VERSION
 
@@ -144,13 +145,27 @@ def test_every_known_error_has_a_kind(code: int, kind: Kind, tmp_path: Path) -> 
     assert foreign_error(error, tmp_path / "state.db").kind is kind
 
 
-async def test_a_full_disk_fails_the_commit_and_nothing_else(tmp_path: Path) -> None:
+async def test_the_space_of_the_log_outlasts_a_restart(tmp_path: Path) -> None:
+    path, log = tmp_path / "state.db", tmp_path / "state.db-wal"
+    await fill(path)
+    store = SqliteStore(path)
+    place = log.stat().st_ino
+    assert log.stat().st_blocks * 512 >= LOG_BYTES
+    await store.commit({"instances/0000": b"new"})
+    await store.close()
+    store = SqliteStore(path)
+    assert log.stat().st_ino == place and log.stat().st_blocks * 512 >= LOG_BYTES
+    entry = await store.get("instances/0000")
+    assert entry is not None and entry[0] == b"new"
+    await store.close()
+    assert not log.exists()  # whoever opens the file meanwhile finds no log of ours
+
+
+async def test_a_database_grows_to_what_it_needs(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "state.db")
-    await store.commit({"a": b"1"})
-    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
-    store._connection.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(Exhausted, match="Free some space"):
-        await store.commit({f"b{n}": os.urandom(4000) for n in range(50)})
-    assert [key for key, _, _ in await store.scan("")] == ["a"]
-    assert await store.commit({}, deletes=["a"])
+    large = os.urandom(3 << 20)
+    await store.commit({"large": large})
+    await store.commit({f"instances/{n:04}": b"x" * 3000 for n in range(200)})
+    entry = await store.get("large")
+    assert entry is not None and entry[0] == large and len(await store.scan("")) == 201
     await store.close()
