@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.daemon import RECORDER, RUNTIMES, Daemon, dispose, image_archive, new_daemon, use_guest_cache
+
+# How fast this machine draws examples says something about the machine, not about us.
+settings.register_profile("any-machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-machine")
 
 
 @pytest.fixture(autouse=True)

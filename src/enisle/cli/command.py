@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from enisle.cli.flags import Flag, Options, UsageError
+from enisle.cli.printing import visible
 
 if TYPE_CHECKING:
     from enisle.sdk.client import Client
@@ -55,7 +56,8 @@ class Command(NamedTuple):
     """One verb. ``usage`` follows the name in help; ``run`` returns the exit code (None is 0).
 
     ``least`` and ``most`` bound the number of arguments (``most`` None: any number). ``completes`` names what the
-    arguments are: instance, running, image, volume, network, file, topic, or "" for nothing.
+    arguments are (kinds of ``completing``): one word for all, or a word for each ("network instance"); "" for nothing.
+    ``sections``: the flags by subject, for a help that would be too long in one piece.
     """
 
     summary: str
@@ -68,6 +70,7 @@ class Command(NamedTuple):
     completes: str = ""
     long: str = ""
     examples: tuple[str, ...] = ()
+    sections: tuple[tuple[str, tuple[Flag, ...]], ...] = ()
 
     def check_arguments(self, name: str, arguments: list[str]) -> None:
         """Raises UsageError when there are too few or too many."""
@@ -93,5 +96,5 @@ def write(data: bytes, *, descriptor: int = 1) -> None:
 
 
 def warn(text: str) -> None:
-    """A sentence on standard error."""
-    print(text, file=sys.stderr)
+    """A sentence on standard error. It may hold words of others: a registry's, a workload's."""
+    print(visible(text), file=sys.stderr)

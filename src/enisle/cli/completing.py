@@ -1,70 +1,99 @@
-"""What could come next on a command line, for the shells' completion."""
+"""What could come next on a command line, for the shells' completion.
+
+Kinds of things to be completed: instance, running, stopped, image, volume, network, object (any of these), runtime,
+place (of ``cp``), file, command, shell, none.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from enisle.cli import tree
 from enisle.cli.command import Command, Context
-from enisle.cli.flags import Flag, UsageError
+from enisle.cli.flags import Flag, UsageError, parse
 from enisle.cli.main import GLOBAL_FLAGS
+from enisle.cli.printing import printable
 from enisle.errors import EnisleError
 
-FILES = ":files"
-"""Instead of candidates: let the shell complete file names."""
+SHELLS = ("bash", "fish", "zsh")
 
 
-def candidates(words: Sequence[str], context: Context) -> list[str]:
+class Candidate(NamedTuple):
+    """``about`` is a line that shells show beside it. Text that ends in = or : wants to be gone on with."""
+
+    text: str
+    about: str = ""
+
+
+FILES = Candidate(":files")
+"""Among candidates: let the shell complete file names."""
+
+
+def candidates(words: Sequence[str], context: Context) -> list[Candidate]:
     """Candidates for the last word, given those before it."""
     *before, current = words or [""]
-    flags: Sequence[Flag] = GLOBAL_FLAGS
+    try:
+        options, before = parse(GLOBAL_FLAGS, before, interspersed=False)
+    except UsageError:
+        # The last word may be the value of one of our own flags, which is all that can be missing.
+        flag = _awaiting(GLOBAL_FLAGS, before)
+        return _matching(_values(flag, context), current) if flag else []
+    if options.host:
+        context.host = options.host
     command, rest = _find(before)
     if command is None:
-        if current.startswith("-"):
+        if current.startswith("-") and not before:
             return _matching(_spellings(GLOBAL_FLAGS), current)
         return _matching(_names(before), current)
+    return _of_command(command, rest, current, context)
+
+
+def _of_command(command: Command, before: Sequence[str], current: str, context: Context) -> list[Candidate]:
     flags = command.flags
-    if value_of := _awaiting(flags, rest):
-        return _matching(_values(value_of.completes, value_of.choices, context), current)
+    if awaiting := _awaiting(flags, before):
+        return _matching(_values(awaiting, context), current)
     if current.startswith("--") and "=" in current:
         name, _, value = current.partition("=")
         flag = next((flag for flag in flags if f"--{flag.name}" == name), None)
-        found = _matching(_values(flag.completes, flag.choices, context), value) if flag else []
-        return [item if item == FILES else f"{name}={item}" for item in found]
-    arguments = _arguments(flags, rest)
+        found = _matching(_values(flag, context), value) if flag else []
+        return [item if item == FILES else item._replace(text=f"{name}={item.text}") for item in found]
+    arguments = _arguments(flags, before)
     if not command.interspersed and len(arguments) >= command.least:
         return [FILES]
     if current.startswith("-"):
-        return _matching([*_spellings(flags), "--help"], current)
+        return _matching([*_spellings(flags), Candidate("--help", "Show help")], current)
     if command.most is not None and len(arguments) >= command.most:
         return []
-    taken = set(arguments)
-    return [item for item in _matching(_values(command.completes, (), context), current) if item not in taken]
+    kinds = command.completes.split() or ["none"]
+    kind = kinds[min(len(arguments), len(kinds) - 1)]
+    return [item for item in _matching(_objects(kind, context), current) if item.text not in arguments]
 
 
-def _find(before: Sequence[str]) -> tuple[Command | None, list[str]]:
-    words = [word for word in before if not word.startswith("-")]
+def _find(words: Sequence[str]) -> tuple[Command | None, Sequence[str]]:
     if not words:
         return None, []
     group = tree.GROUPS.get(words[0])
     path = group.verbs.get(words[1], "") if group and len(words) > 1 else tree.TOP.get(words[0], "")
-    if not path:
-        return None, []
-    last = words[1] if group else words[0]
-    position = list(before).index(last)
-    return tree.load(path), list(before[position + 1 :])
+    return (tree.load(path), words[2 if group else 1 :]) if path else (None, [])
 
 
-def _names(before: Sequence[str]) -> list[str]:
-    words = [word for word in before if not word.startswith("-")]
-    if not words:
-        return sorted({*tree.TOP, *tree.GROUPS})
-    group = tree.GROUPS.get(words[0])
-    return sorted(set(group.verbs) - tree.ALIASES) if group and len(words) == 1 else []
+def _names(before: Sequence[str]) -> list[Candidate]:
+    if not before:
+        return _commands()
+    group = tree.GROUPS.get(before[0])
+    if group is None or len(before) > 1:
+        return []
+    return [Candidate(verb, tree.load(group.verbs[verb]).summary) for verb in sorted(set(group.verbs) - tree.ALIASES)]
 
 
-def _spellings(flags: Iterable[Flag]) -> list[str]:
-    return [f"--{flag.name}" for flag in flags if not flag.hidden]
+def _commands() -> list[Candidate]:
+    about = {verb: tree.load(path).summary for verb, path in tree.TOP.items()}
+    return [Candidate(*item) for item in sorted((about | {name: g.summary for name, g in tree.GROUPS.items()}).items())]
+
+
+def _spellings(flags: Iterable[Flag]) -> list[Candidate]:
+    return [Candidate(f"--{flag.name}", flag.help) for flag in flags if not flag.hidden]
 
 
 def _awaiting(flags: Sequence[Flag], words: Sequence[str]) -> Flag | None:
@@ -93,47 +122,80 @@ def _arguments(flags: Sequence[Flag], words: Sequence[str]) -> list[str]:
     return found
 
 
-def _matching(names: Iterable[str], start: str) -> list[str]:
-    return [name for name in names if name == FILES or name.startswith(start)]
+def _matching(found: Iterable[Candidate], start: str) -> list[Candidate]:
+    return [item for item in found if item == FILES or item.text.startswith(start)]
 
 
-def _values(kind: str, choices: Sequence[str], context: Context) -> list[str]:
-    if choices:
-        return list(choices)
+def _values(flag: Flag, context: Context) -> list[Candidate]:
+    return [Candidate(choice) for choice in flag.choices] or _objects(flag.completes, context)
+
+
+def _objects(kind: str, context: Context) -> list[Candidate]:
     try:
-        return _objects(kind, context)
+        found = _KINDS.get(kind, _nothing)(context)
     except EnisleError:
         return []
+    return [Candidate(item.text, printable(item.about)) for item in found if item.text.isprintable()]
 
 
-def _objects(kind: str, context: Context) -> list[str]:
-    match kind:
-        case "file":
-            return [FILES]
-        case "command":
-            return sorted({*tree.TOP, *tree.GROUPS})
-        case "running" | "stopped" | "instance":
-            return _instances(kind, context)
-        case "image":
-            return [tag for item in context.client.images.list() for tag in item.get("RepoTags") or []]
-        case "volume":
-            return [item["Name"] for item in context.client.volumes.list()]
-        case "network":
-            return [item["Name"] for item in context.client.networks.list()]
-        case "object":
-            return [*_instances("instance", context), *_objects("image", context), *_objects("volume", context)]
+def _nothing(context: Context) -> list[Candidate]:
     return []
 
 
-def _instances(kind: str, context: Context) -> list[str]:
-    found = context.client.instances.list(everything=kind != "running")
-    wanted = [item for item in found if kind != "stopped" or item.get("State") not in ("running", "paused")]
-    return [name.removeprefix("/") for item in wanted for name in item.get("Names") or []]
+def _instances(context: Context, *, running: bool | None = None) -> list[Candidate]:
+    found = context.client.instances.list(everything=running is not True)
+    return [
+        Candidate(name.removeprefix("/"), f"{item.get('Image', '')}, {item.get('Status', '')}")
+        for item in found
+        if running is not False or item.get("State") not in ("running", "paused")
+        for name in item.get("Names") or []
+    ]
+
+
+def _images(context: Context) -> list[Candidate]:
+    return [Candidate(tag) for item in context.client.images.list() for tag in item.get("RepoTags") or []]
+
+
+def _volumes(context: Context) -> list[Candidate]:
+    return [Candidate(item["Name"]) for item in context.client.volumes.list()]
+
+
+def _networks(context: Context) -> list[Candidate]:
+    return [Candidate(item["Name"], item.get("Driver", "")) for item in context.client.networks.list()]
+
+
+def _everything(context: Context) -> list[Candidate]:
+    return [*_instances(context), *_images(context), *_volumes(context), *_networks(context)]
+
+
+def _runtimes(context: Context) -> list[Candidate]:
+    return [Candidate(name) for name in sorted(context.client.system.info().get("Runtimes") or {})]
+
+
+def _places(context: Context) -> list[Candidate]:
+    return [FILES, *(item._replace(text=f"{item.text}:") for item in _instances(context))]
+
+
+_KINDS: dict[str, Callable[[Context], list[Candidate]]] = {
+    "instance": _instances,
+    "running": lambda context: _instances(context, running=True),
+    "stopped": lambda context: _instances(context, running=False),
+    "image": _images,
+    "volume": _volumes,
+    "network": _networks,
+    "object": _everything,
+    "runtime": _runtimes,
+    "place": _places,
+    "file": lambda context: [FILES],
+    "command": lambda context: _commands(),
+    "shell": lambda context: [Candidate(name) for name in SHELLS],
+}
 
 
 def reply(words: Sequence[str], context: Context) -> None:
-    """Print candidates, one a line; nothing at all when the words make no sense."""
+    """Print candidates, one a line, with a tab before what they are; nothing at all when the words make no sense."""
     try:
-        print("\n".join(candidates(words, context)))
+        found = candidates(words, context)
     except UsageError:
         return
+    print("\n".join(f"{item.text}\t{item.about}" if item.about else item.text for item in found))

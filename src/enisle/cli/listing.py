@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from enisle.cli import table
 from enisle.cli.command import Context
 from enisle.cli.flags import Flag, Options, option, switch
+from enisle.cli.printing import for_output, say_json
 from enisle.cli.template import Template
 from enisle.cli.template_functions import to_json
 
@@ -46,7 +46,7 @@ class Listing:
         """Print the objects as the flags say; ``hidden`` keys have no column in the table."""
         pattern = getattr(options, "format", None)
         if getattr(options, "json", False):
-            print(json.dumps(list(objects), indent=2, ensure_ascii=False))
+            say_json(list(objects), indent=2)
         elif getattr(options, "quiet", False):
             for item in objects:
                 print(row(item)[self._identity])
@@ -69,20 +69,25 @@ class Listing:
                 print(to_json(line))
             return
         if not pattern.startswith("table "):
-            template = Template(unescape(pattern))
+            template = template_of(pattern)
             for line in rows:
                 print(template.render(line))
             return
-        body = unescape(pattern[len("table ") :])
+        body = pattern[len("table ") :]
         titles = {key: column.title for key, column in self._columns}
         header = [titles.get(key, _spaced(key)) for key in _FIELD.findall(body)]
-        template = Template(body)
+        template = template_of(body)
         lines = [template.render(line).split("\t") for line in rows]
         width = max([len(line) for line in lines], default=len(header))
         if len(header) != width:
             header = (header + [""] * width)[:width]
         columns = [table.Column(title, shrink=1) for title in header]
         table.show(columns, [(line + [""] * width)[:width] for line in lines])
+
+
+def template_of(pattern: str) -> Template:
+    """A --format for standard output. Raises Invalid when it cannot be read."""
+    return Template(unescape(pattern), clean=for_output())
 
 
 def unescape(text: str) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from enisle.cli import tree
 from enisle.cli.command import Command
 from enisle.cli.flags import Flag
-from enisle.cli.run_flags import RUN_ONLY, SECTIONS
 
 _INDENT = 6  # room for "  -x, " before a long flag
 
@@ -36,12 +35,9 @@ def command_help(name: str, command: Command) -> str:
         lines.append("")
         for paragraph in command.long.split("\n"):
             lines += textwrap.wrap(paragraph, _columns()) or [""]
-    if name.split()[-1] in ("run", "create"):
-        if name.split()[-1] == "run":
-            lines += ["", "Options:", *_flag_lines(RUN_ONLY)]
-        for title, flags in SECTIONS:
-            lines += ["", f"{title}:", *_flag_lines(flags)]
-    elif any(not flag.hidden for flag in command.flags):
+    for title, flags in command.sections:
+        lines += ["", f"{title}:", *_flag_lines(flags)]
+    if not command.sections and any(not flag.hidden for flag in command.flags):
         lines += ["", "Options:", *_flag_lines(sorted(command.flags, key=lambda flag: flag.name))]
     if command.examples:
         lines += ["", "Examples:", *(f"  {example}" for example in command.examples)]

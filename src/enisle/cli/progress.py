@@ -9,7 +9,8 @@ from typing import Any
 
 from enisle.cli.command import write
 from enisle.cli.human import bytes_text
-from enisle.cli.table import cut, printable
+from enisle.cli.printing import printable
+from enisle.cli.table import cut
 from enisle.errors import EnisleError, Internal, NotFound, Unauthenticated
 
 _REDRAW_S = 0.08

@@ -44,7 +44,7 @@ _IDENTITY: tuple[Flag, ...] = (
 
 _WALL: tuple[Flag, ...] = (
     switch("vm", "", "Run it behind a kernel of its own, as a virtual machine (same as --runtime vm)"),
-    option("runtime", "", "string", "Wall or runtime: enisle (container), vm, runc", choices=("enisle", "vm", "runc")),
+    option("runtime", "", "string", "Wall or runtime: enisle (container), vm, runc", completes="runtime"),
     many("cap-add", "", "capability", "Add Linux capabilities"),
     many("cap-drop", "", "capability", "Drop Linux capabilities"),
     option("cgroup-parent", "", "string", "Parent cgroup"),
@@ -133,7 +133,7 @@ _HEALTH: tuple[Flag, ...] = (
     switch("no-healthcheck", "", "Without the image's health check"),
 )
 
-SECTIONS: tuple[tuple[str, tuple[Flag, ...]], ...] = (
+CREATE_SECTIONS: tuple[tuple[str, tuple[Flag, ...]], ...] = (
     ("The process", _PROCESS),
     ("The instance", _IDENTITY),
     ("The wall", _WALL),
@@ -144,12 +144,14 @@ SECTIONS: tuple[tuple[str, tuple[Flag, ...]], ...] = (
 )
 """The same flags by subject, for help."""
 
-CREATE_FLAGS: tuple[Flag, ...] = tuple(flag for _, section in SECTIONS for flag in section)
+CREATE_FLAGS: tuple[Flag, ...] = tuple(flag for _, section in CREATE_SECTIONS for flag in section)
 
-RUN_ONLY: tuple[Flag, ...] = (
+_RUN_ONLY: tuple[Flag, ...] = (
     switch("detach", "d", "Run it in the background and print its id"),
     option("detach-keys", "", "keys", "Keys that detach from it (ctrl-p,ctrl-q)"),
     switch("sig-proxy", "", "Pass signals on to it", default=True),
 )
 
-RUN_FLAGS: tuple[Flag, ...] = (*RUN_ONLY, *CREATE_FLAGS)
+RUN_FLAGS: tuple[Flag, ...] = (*_RUN_ONLY, *CREATE_FLAGS)
+
+RUN_SECTIONS = (("Options", _RUN_ONLY), *CREATE_SECTIONS)

@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TextIO
 
+from enisle.cli.printing import printable
+
 _GAP = "   "
 _LEAST_SHRUNK = 8  # columns are not cut to fewer cells than this
 
@@ -62,15 +64,6 @@ def cut(text: str, width: int, *, keep: str = "start") -> str:
             break
         taken.append(character)
     return "".join(taken) + "…" if keep == "start" else "…" + "".join(reversed(taken))
-
-
-def printable(text: str) -> str:
-    """The text on one line and without control characters: what a workload named itself must not steer a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else " " if char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text
-    )
 
 
 def widths(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, limit: int | None) -> list[int]:

@@ -32,9 +32,10 @@ Node = Callable[[Scope], str]
 
 
 class Template:
-    """A compiled template. Raises Invalid when it cannot be read or applied."""
+    """A compiled template; ``clean`` is applied to what it shows of the data. Raises Invalid if it cannot be read."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, *, clean: Callable[[str], str] = str) -> None:
+        self._clean = clean
         self._pieces = _split(source)
         self._position = 0
         nodes, end = self._nodes()
@@ -66,7 +67,7 @@ class Template:
             elif keyword in ("define", "template", "block", "break", "continue"):
                 raise Invalid(f"template parsing error: {keyword} is not supported")
             else:
-                nodes.append(_Expression(text).action())
+                nodes.append(_cleaned(_Expression(text).action(), self._clean))
         return nodes, ""
 
     def _block(self, keyword: str, head: str) -> Node:
@@ -110,6 +111,10 @@ def _split(source: str) -> list[tuple[str, str]]:
 
 def _text(text: str) -> Node:
     return lambda scope: text
+
+
+def _cleaned(node: Node, clean: Callable[[str], str]) -> Node:
+    return lambda scope: clean(node(scope))
 
 
 def _sequence(nodes: Sequence[Node]) -> Node:

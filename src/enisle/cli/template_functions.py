@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from enisle.cli.printing import json_text
 from enisle.errors import Invalid
 
 
@@ -46,7 +47,7 @@ def to_json(value: Any) -> str:
         value = None
     if isinstance(value, dict):
         value = {key: item for key, item in value.items() if not callable(item)}
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return json_text(value)
 
 
 def _index(value: Any, *keys: Any) -> Any:

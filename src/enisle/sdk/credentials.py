@@ -74,7 +74,7 @@ class CredentialFile:
         config = self._read()
         if helper := self._helper(config, server):
             return _ask_helper(helper, server)
-        for key, entry in (config.get("auths") or {}).items():
+        for key, entry in self._section(config, "auths").items():
             if server_key(key) == server and isinstance(entry, dict):
                 return _from_entry(entry, server)
         return None
@@ -82,7 +82,9 @@ class CredentialFile:
     def every(self) -> dict[str, Credentials]:
         """The credentials of all registries that the file names, helpers' included."""
         config = self._read()
-        servers = dict.fromkeys(map(server_key, [*(config.get("auths") or {}), *(config.get("credHelpers") or {})]))
+        servers = dict.fromkeys(
+            map(server_key, [*self._section(config, "auths"), *self._section(config, "credHelpers")])
+        )
         return {server: found for server in servers if (found := self.find(server)) is not None}
 
     def store(self, credentials: Credentials) -> str:
@@ -101,7 +103,7 @@ class CredentialFile:
             entry["auth"] = base64.b64encode(pair.encode()).decode()
         if credentials.identity_token:
             entry["identitytoken"] = credentials.identity_token
-        config.setdefault("auths", {})[credentials.server] = entry
+        config["auths"] = {**self._section(config, "auths"), credentials.server: entry}
         self._write(config)
         return str(self.path)
 
@@ -113,7 +115,7 @@ class CredentialFile:
             if known:
                 _run_helper(helper, "erase", server)
             return known
-        keys = [key for key in config.get("auths") or {} if server_key(key) == server]
+        keys = [key for key in self._section(config, "auths") if server_key(key) == server]
         for key in keys:
             del config["auths"][key]
         if keys:
@@ -121,8 +123,14 @@ class CredentialFile:
         return bool(keys)
 
     def _helper(self, config: dict[str, Any], server: str) -> str:
-        chosen = (config.get("credHelpers") or {}).get(server) or config.get("credsStore") or ""
+        chosen = self._section(config, "credHelpers").get(server) or config.get("credsStore") or ""
         return str(chosen)
+
+    def _section(self, config: dict[str, Any], name: str) -> dict[str, Any]:
+        section = config.get(name) or {}
+        if not isinstance(section, dict):
+            raise Invalid(f'"{name}" in {self.path} is not a JSON object.')
+        return section
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -159,7 +167,7 @@ def _from_entry(entry: dict[str, Any], server: str) -> Credentials | None:
     username, password = str(entry.get("username", "")), str(entry.get("password", ""))
     if encoded := entry.get("auth"):
         try:
-            username, _, password = base64.b64decode(str(encoded)).decode().rstrip("\0").partition(":")
+            username, _, password = base64.b64decode(str(encoded), validate=True).decode().rstrip("\0").partition(":")
         except ValueError as error:
             raise Invalid(f"The stored credentials for {server} are not base64.", remedy="Log in again.") from error
     found = Credentials(
@@ -179,6 +187,8 @@ def _ask_helper(helper: str, server: str) -> Credentials | None:
         return None
     except ValueError as error:
         raise Unavailable(f"docker-credential-{helper} answered no JSON.") from error
+    if not isinstance(answer, dict):
+        raise Unavailable(f"docker-credential-{helper} answered no JSON object.")
     username, secret = str(answer.get("Username", "")), str(answer.get("Secret", ""))
     if username == _TOKEN_USER:
         return Credentials(identity_token=secret, server=server)

@@ -358,6 +358,34 @@ def test_help_is_there_for_everything(capsys: pytest.CaptureFixture[str]) -> Non
             assert f"enisle {group} {verb}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("words", "own", "foreign"),
+    [
+        ("network create", "--subnet", "--entrypoint"),
+        ("volume create", "--size", "--entrypoint"),
+        ("container create", "--entrypoint", "--detach"),
+        ("run", "--detach", "--subnet"),
+    ],
+)
+def test_help_shows_the_flags_of_the_verb(
+    words: str, own: str, foreign: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f" {own} " in shown
+    assert f" {foreign} " not in shown
+
+
+def test_help_tells_what_each_flag_does() -> None:
+    from enisle.cli import tree
+
+    paths = {path for group in tree.GROUPS.values() for path in group.verbs.values()} | set(tree.TOP.values())
+    silent = [
+        f"{path} --{flag.name}" for path in paths for flag in tree.load(path).flags if not (flag.help or flag.hidden)
+    ]
+    assert not silent
+
+
 def test_help_for_the_workload_is_not_ours(cli: Cli, server: FakeServer, capfd: pytest.CaptureFixture[str]) -> None:
     runnable(server, output=frame(1, b"usage of ls\n"))
     assert cli("run", "--name", "x", "debian", "ls", "--help") == 0

@@ -49,10 +49,6 @@ def test_wide_characters_count_double() -> None:
     assert table.cells("e\N{COMBINING ACUTE ACCENT}") == 1
 
 
-def test_what_workloads_write_cannot_steer_the_terminal() -> None:
-    assert table.printable("a\x1b[2Jb\nc\td") == "a\N{REPLACEMENT CHARACTER}[2Jb c d"
-
-
 LISTING = Listing((("ID", Column("CONTAINER ID")), ("Names", Column("NAMES"))))
 
 

@@ -63,7 +63,7 @@ def test_other_settings_and_links_survive(tmp_path: Path) -> None:
     assert json.loads(real.read_text())["psFormat"] == "x"
 
 
-@pytest.mark.parametrize("text", ["{", "[]"])
+@pytest.mark.parametrize("text", ["{", "[]", '{"auths": ["a"]}', '{"credHelpers": ["a"]}'])
 def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(text)
@@ -71,9 +71,10 @@ def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
         CredentialFile(path).find("r.example")
 
 
-def test_credentials_that_are_no_base64_are_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["a", "!!!", "YTpi\n"])
+def test_credentials_that_are_no_base64_are_an_error(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({"auths": {"r.example": {"auth": "a"}}}))
+    path.write_text(json.dumps({"auths": {"r.example": {"auth": text}}}))
     with pytest.raises(Invalid, match=r"r\.example"):
         CredentialFile(path).find("r.example")
 

@@ -73,5 +73,5 @@ IMPORT = Command(
     ),
     least=1,
     most=2,
-    completes="file",
+    completes="file none",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from enisle.cli.command import Command, Context, Failed, warn
+from enisle.cli.each import each
 from enisle.cli.flags import Options, UsageError, option, switch
 from enisle.cli.session import Session, need_terminal
 from enisle.cli.verbs.run import finish, start_exit_code
@@ -44,18 +45,8 @@ def start(context: Context, options: Options, arguments: list[str]) -> int:
         if len(arguments) > 1:
             raise UsageError("you cannot start and attach multiple containers at once")
         return _start_attached(context, options, arguments[0])
-    failed = False
-    for name in arguments:
-        try:
-            context.client.instances.start(name, detach_keys=options.detach_keys or "")
-        except NotModified:
-            print(name)
-        except EnisleError as error:
-            warn(f"enisle: {error}")
-            failed = True
-        else:
-            print(name)
-    return 1 if failed else 0
+    keys = options.detach_keys or ""
+    return each(arguments, lambda name: context.client.instances.start(name, detach_keys=keys))
 
 
 def _start_attached(context: Context, options: Options, name: str) -> int:

@@ -228,7 +228,7 @@ CP = Command(
     ),
     least=2,
     most=2,
-    completes="file",
+    completes="place",
     long="'-' stands for a tar on standard input or output. 'DIR/.' copies what is in a directory.",
     examples=("enisle cp web:/etc/nginx ./conf", "enisle cp ./site/. web:/srv", "tar c . | enisle cp - web:/srv"),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from enisle.cli import table
@@ -10,6 +9,7 @@ from enisle.cli.command import Command, Context
 from enisle.cli.flags import Options, switch
 from enisle.cli.human import ago, bytes_text, epoch
 from enisle.cli.listing import FORMAT, Listing, Row
+from enisle.cli.printing import say_json
 from enisle.cli.table import Column
 
 _LISTING = Listing(
@@ -28,7 +28,7 @@ def disk_usage(context: Context, options: Options, arguments: list[str]) -> None
     """Print what images, instances and volumes take."""
     found = context.client.system.disk_usage()
     if options.json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        say_json(found, indent=2)
         return
     if options.verbose:
         _show_each(found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from enisle.cli import table
 from enisle.cli.command import Command, Context
 from enisle.cli.flags import Options, option, switch
+from enisle.cli.printing import printable, say_json
 from enisle.contracts import HostCapability
 from enisle.doctor.report import DEFAULT_DATA_ROOT, failing_walls, report
 from enisle.errors import EnisleError
@@ -27,7 +27,7 @@ def doctor(context: Context, options: Options, arguments: list[str]) -> int:
     lines = [daemon, *lines]
     failed = failing_walls(lines)
     if options.json:
-        print(json.dumps([dataclasses.asdict(line) for line in lines], indent=2, ensure_ascii=False))
+        say_json([dataclasses.asdict(line) for line in lines], indent=2)
     else:
         _show(lines, failed)
     return 1 if failed else 0
@@ -50,7 +50,7 @@ def _show(lines: Sequence[HostCapability], failed: dict[str, list[str]]) -> None
     for line in lines:
         mark, code = ("✓", "32") if line.ok else ("✗", "31") if line.wall else ("!", "33")
         shown = f"\x1b[{code}m{mark}\x1b[0m" if colour else mark
-        _print_wrapped(f"{shown} {line.name:{_NAME_CELLS}} ", table.printable(line.detail), width)
+        _print_wrapped(f"{shown} {line.name:{_NAME_CELLS}} ", printable(line.detail), width)
         if line.remedy and not line.ok:
             _print_wrapped(" " * (_NAME_CELLS + 3), f"→ {line.remedy}", width)
     print()

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from enisle.cli.command import Command, Context
 from enisle.cli.flags import Options, many, option, switch
 from enisle.cli.human import moment, timestamp
-from enisle.cli.listing import filters, unescape
-from enisle.cli.table import printable
-from enisle.cli.template import Template
+from enisle.cli.listing import filters, template_of
+from enisle.cli.printing import json_text, printable
 
 
 def events(context: Context, options: Options, arguments: list[str]) -> None:
     """Print events as they happen."""
     as_json = options.json or options.format == "json"
-    template = Template(unescape(options.format)) if options.format and not as_json else None
+    template = template_of(options.format) if options.format and not as_json else None
     with context.client.system.open_events(
         since=options.since, until=options.until, filters=filters(options.filter)
     ) as exchange:
         for event in exchange.objects():
             if as_json:
-                line = json.dumps(event, ensure_ascii=False)
+                line = json_text(event)
             elif template is not None:
                 line = template.render(event)
             else:
@@ -43,7 +41,13 @@ EVENTS = Command(
     usage="[OPTIONS]",
     run=events,
     flags=(
-        many("filter", "f", "NAME=VALUE", "Show those that match (type=, event=, container=, image=, label=, ...)"),
+        many(
+            "filter",
+            "f",
+            "NAME=VALUE",
+            "Show those that match (type=, event=, container=, image=, label=, ...)",
+            choices=("container=", "event=", "image=", "label=", "network=", "type=", "volume="),
+        ),
         option("format", "", "template", "A Go template, or json"),
         switch("json", "", "Print a JSON object a line"),
         option("since", "", "time", "From that time, or so long ago", default="", convert=moment),

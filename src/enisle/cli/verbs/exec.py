@@ -66,6 +66,6 @@ EXEC = Command(
     ),
     least=2,
     interspersed=False,
-    completes="running",
+    completes="running file",
     examples=("enisle exec -it web sh", "enisle exec -u 1000 -w /tmp web id"),
 )

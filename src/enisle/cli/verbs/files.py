@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from enisle.cli.archive_output import open_output, write_all
 from enisle.cli.command import Command, Context
 from enisle.cli.flags import Options, many, option, switch
+from enisle.cli.printing import say, say_json
 from enisle.sdk.images import split_reference
 
 _CHANGE_LETTERS = "CAD"
@@ -16,10 +15,10 @@ def diff(context: Context, options: Options, arguments: list[str]) -> None:
     """Print what differs from the image."""
     changes = context.client.instances.changes(arguments[0]) or []
     if options.json:
-        print(json.dumps(changes, indent=2, ensure_ascii=False))
+        say_json(changes, indent=2)
         return
     for change in changes:
-        print(_CHANGE_LETTERS[change["Kind"]], change["Path"])
+        say(f"{_CHANGE_LETTERS[change['Kind']]} {change['Path']}")
 
 
 def commit(context: Context, options: Options, arguments: list[str]) -> None:
@@ -65,7 +64,7 @@ COMMIT = Command(
     ),
     least=1,
     most=2,
-    completes="instance",
+    completes="instance none",
 )
 EXPORT = Command(
     summary="Write an instance's file system as a tar",

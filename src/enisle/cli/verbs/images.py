@@ -148,7 +148,13 @@ IMAGES = Command(
     flags=(
         switch("all", "a", "Show intermediate images too"),
         switch("digests", "", "Show digests"),
-        many("filter", "f", "NAME=VALUE", "Show those that match (dangling=, label=, before=, since=, reference=)"),
+        many(
+            "filter",
+            "f",
+            "NAME=VALUE",
+            "Show those that match (dangling=, label=, before=, since=, reference=)",
+            choices=("before=", "dangling=", "label=", "reference=", "since=", "until="),
+        ),
         *LIST_FLAGS,
     ),
     most=1,
@@ -173,7 +179,7 @@ TAG = Command(
     run=tag,
     least=2,
     most=2,
-    completes="image",
+    completes="image none",
 )
 RMI = Command(
     summary="Remove images",

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from enisle.cli import table
 from enisle.cli.command import Command, Context, warn
 from enisle.cli.flags import Options, option, switch
 from enisle.cli.human import bytes_text
-from enisle.cli.listing import unescape
-from enisle.cli.template import Template
+from enisle.cli.listing import template_of
+from enisle.cli.printing import say_json
 
 
 def info(context: Context, options: Options, arguments: list[str]) -> None:
     """Print facts about the daemon and its host."""
     found = context.client.system.info()
     if options.json or options.format == "json":
-        print(json.dumps(found, indent=2 if options.json else None, ensure_ascii=False))
+        say_json(found, indent=2 if options.json else None)
         return
     if options.format:
-        print(Template(unescape(options.format)).render(found))
+        print(template_of(options.format).render(found))
         return
     table.show_fields(_fields(found))
     for warning in found.get("Warnings") or []:

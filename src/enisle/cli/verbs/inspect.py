@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 from enisle.cli.command import Command, Context, Run, warn
 from enisle.cli.flags import Flag, Options, UsageError, option, switch
-from enisle.cli.listing import unescape
-from enisle.cli.template import Template
+from enisle.cli.listing import template_of
+from enisle.cli.printing import say_json
 from enisle.errors import EnisleError, NotFound
 
 _FORMAT = option("format", "f", "template", "A Go template for each object, or json")
@@ -64,7 +63,7 @@ def _inspect_kind(kind: str) -> Run:
 
 
 def _show(options: Options, refs: list[str], get: Get) -> int:
-    template = Template(unescape(options.format)) if options.format and options.format != "json" else None
+    template = template_of(options.format) if options.format and options.format != "json" else None
     found = []
     failed = 0
     for ref in refs:
@@ -78,9 +77,9 @@ def _show(options: Options, refs: list[str], get: Get) -> int:
             print(template.render(item))
     elif options.format == "json":
         for item in found:
-            print(json.dumps(item, ensure_ascii=False))
+            say_json(item)
     else:
-        print(json.dumps(found, indent=4, ensure_ascii=False))
+        say_json(found, indent=4)
     return failed
 
 

@@ -125,7 +125,7 @@ RM = Command(
     ),
     least=1, completes="instance",
 )  # fmt: skip
-RENAME = Command("Give an instance another name", "INSTANCE NAME", rename, least=2, most=2, completes="instance")
+RENAME = Command("Give an instance another name", "INSTANCE NAME", rename, least=2, most=2, completes="instance none")
 UPDATE = Command(
     "Change limits and the restart policy of instances", "[OPTIONS] " + _MANY, update, _UPDATE_FLAGS,
     least=1, completes="instance",

@@ -130,7 +130,13 @@ LS = Command(
     usage="[OPTIONS]",
     run=list_networks,
     flags=(
-        many("filter", "f", "NAME=VALUE", "Show those that match (driver=, id=, label=, name=, type=)"),
+        many(
+            "filter",
+            "f",
+            "NAME=VALUE",
+            "Show those that match (driver=, id=, label=, name=, type=)",
+            choices=("dangling=", "driver=", "id=", "label=", "name=", "scope=", "type=builtin", "type=custom"),
+        ),
         *LIST_FLAGS,
     ),
     most=0,
@@ -171,7 +177,7 @@ CONNECT = Command(
     ),
     least=2,
     most=2,
-    completes="network",
+    completes="network instance",
 )
 DISCONNECT = Command(
     summary="Take an instance off a network",
@@ -180,7 +186,7 @@ DISCONNECT = Command(
     flags=(switch("force", "f", "Even if it is not there"),),
     least=2,
     most=2,
-    completes="network",
+    completes="network instance",
 )
 RM = Command(
     summary="Remove networks",

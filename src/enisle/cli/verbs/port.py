@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 from enisle.cli.command import Command, Context
 from enisle.cli.flags import Options, switch
+from enisle.cli.printing import say_json
 from enisle.errors import NotFound
 
 
@@ -14,7 +13,7 @@ def port(context: Context, options: Options, arguments: list[str]) -> None:
     details = context.client.instances.get(arguments[0])
     bound = (details.get("NetworkSettings") or {}).get("Ports") or {}
     if options.json:
-        print(json.dumps(bound, indent=2))
+        say_json(bound, indent=2)
         return
     if len(arguments) == 1:
         for inside, hosts in sorted(bound.items(), key=lambda item: (int(item[0].partition("/")[0]), item[0])):
@@ -40,5 +39,5 @@ PORT = Command(
     flags=(switch("json", "", "Print the bindings as JSON"),),
     least=1,
     most=2,
-    completes="instance",
+    completes="instance none",
 )

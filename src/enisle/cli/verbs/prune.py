@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from enisle.cli.command import Command, Context, Failed, warn
 from enisle.cli.flags import Flag, Options, many, switch
 from enisle.cli.human import bytes_text
 from enisle.cli.listing import filters
+from enisle.cli.printing import say_json
 from enisle.sdk.client import Client
 
 if TYPE_CHECKING:
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 Filters = dict[str, list[str]]
 Step = Callable[[Client, Filters, Options], "Pruned"]
 
-_FILTER = many("filter", "", "NAME=VALUE", "Remove those that match (until=, label=, label!=)")
+_FILTER = many(
+    "filter",
+    "",
+    "NAME=VALUE",
+    "Remove those that match (until=, label=, label!=)",
+    choices=("label=", "label!=", "until="),
+)
 _FORCE = switch("force", "f", "Do not ask")
 _JSON = switch("json", "", "Print what was removed as JSON")
 _ALL_IMAGES = switch("all", "a", "Remove all images nobody uses, not only nameless ones")
@@ -48,7 +54,7 @@ def _prune(context: Context, options: Options, warning: str, steps: list[Step]) 
     if options.json:
         merged = {name: value for result in results for name, value in result.items() if name != "SpaceReclaimed"}
         merged["SpaceReclaimed"] = sum(result.get("SpaceReclaimed", 0) for result in results)
-        print(json.dumps(merged, indent=2))
+        say_json(merged, indent=2)
         return
     for result in results:
         _show(result)

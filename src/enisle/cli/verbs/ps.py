@@ -106,13 +106,24 @@ def _size(item: InstanceSummary) -> str:
     return f"{own} (virtual {bytes_text(item['SizeRootFs'])})" if item.get("SizeRootFs") else own
 
 
+_FILTERS = (
+    *"ancestor= before= exited= expose= health= id= isolation= label= name= network= publish= since= volume=".split(),
+    *(f"status={state}" for state in ("created", "exited", "paused", "restarting", "running", "dead", "removing")),
+)
+
 PS = Command(
     summary="List instances",
     usage="[OPTIONS]",
     run=ps,
     flags=(
         switch("all", "a", "Show all, not only those that run"),
-        many("filter", "f", "NAME=VALUE", "Show those that match (status=, name=, label=, ancestor=, network=, ...)"),
+        many(
+            "filter",
+            "f",
+            "NAME=VALUE",
+            "Show those that match (status=, name=, label=, ancestor=, network=, ...)",
+            choices=_FILTERS,
+        ),
         option("last", "n", "int", "Show the N created last", default=-1, convert=values.whole),
         switch("latest", "l", "Show the one created last"),
         switch("size", "s", "Show sizes"),

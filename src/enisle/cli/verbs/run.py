@@ -10,7 +10,7 @@ from enisle.cli import progress, terminal
 from enisle.cli.command import Command, Context, Failed, warn
 from enisle.cli.flags import Options, UsageError
 from enisle.cli.instance_body import create_body
-from enisle.cli.run_flags import CREATE_FLAGS, RUN_FLAGS
+from enisle.cli.run_flags import CREATE_FLAGS, CREATE_SECTIONS, RUN_FLAGS, RUN_SECTIONS
 from enisle.cli.session import End, Session, need_terminal
 from enisle.errors import EnisleError, NotFound
 from enisle.sdk import images
@@ -177,6 +177,7 @@ RUN = Command(
     usage="[OPTIONS] IMAGE [COMMAND] [ARG...]",
     run=run,
     flags=RUN_FLAGS,
+    sections=RUN_SECTIONS,
     least=1,
     interspersed=False,
     completes="image",
@@ -197,6 +198,7 @@ CREATE = Command(
     usage="[OPTIONS] IMAGE [COMMAND] [ARG...]",
     run=create,
     flags=CREATE_FLAGS,
+    sections=CREATE_SECTIONS,
     least=1,
     interspersed=False,
     completes="image",

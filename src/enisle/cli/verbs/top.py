@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from enisle.cli import table
 from enisle.cli.command import Command, Context
 from enisle.cli.flags import Options, switch
+from enisle.cli.printing import say_json
 
 
 def top(context: Context, options: Options, arguments: list[str]) -> None:
@@ -14,7 +13,7 @@ def top(context: Context, options: Options, arguments: list[str]) -> None:
     found = context.client.instances.top(arguments[0], ps_args=" ".join(arguments[1:]))
     titles, rows = found.get("Titles") or [], found.get("Processes") or []
     if options.json:
-        print(json.dumps([dict(zip(titles, row, strict=False)) for row in rows], indent=2, ensure_ascii=False))
+        say_json([dict(zip(titles, row, strict=False)) for row in rows], indent=2)
         return
     columns = [table.Column(title, shrink=int(title in ("CMD", "COMMAND", "ARGS"))) for title in titles]
     table.show(columns, [(row + [""] * len(titles))[: len(titles)] for row in rows])
@@ -27,5 +26,5 @@ TOP = Command(
     flags=(switch("json", "", "Print the processes as a JSON array"),),
     least=1,
     interspersed=False,
-    completes="running",
+    completes="running none",
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 from importlib import metadata
@@ -11,8 +10,8 @@ from typing import Any
 from enisle.cli import table
 from enisle.cli.command import Command, Context, Failed, warn
 from enisle.cli.flags import Options, option, switch
-from enisle.cli.listing import unescape
-from enisle.cli.template import Template
+from enisle.cli.listing import template_of
+from enisle.cli.printing import say_json
 from enisle.errors import EnisleError
 from enisle.sdk.request import API_VERSION
 
@@ -42,9 +41,9 @@ def version(context: Context, options: Options, arguments: list[str]) -> None:
         failure = str(error)
     found = {"Client": client, "Server": server}
     if options.json or options.format == "json":
-        print(json.dumps(found, indent=2 if options.json else None))
+        say_json(found, indent=2 if options.json else None)
     elif options.format:
-        print(Template(unescape(options.format)).render(found))
+        print(template_of(options.format).render(found))
     else:
         _show(client, server)
     if failure:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 from enisle.cli.archive_output import open_input, open_output, write_all
 from enisle.cli.command import Command, Context
 from enisle.cli.each import each
 from enisle.cli.flags import Options, option, switch
+from enisle.cli.printing import say_json
 
 _RUNNING = "While instances write to the volume, each file is as it is at the moment when it is read."
 _SIZE = option("size", "", "bytes", "Size limit (2g)")
@@ -58,7 +57,7 @@ def snapshots(context: Context, options: Options, arguments: list[str]) -> None:
     """List a volume's snapshots, oldest first."""
     found = context.client.volumes.snapshots(arguments[0])
     if options.json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        say_json(found, indent=2)
         return
     for each_one in found:
         print(each_one["Name"] if options.quiet else f"{each_one['Name']}\t{each_one['CreatedAt']}")
@@ -98,7 +97,7 @@ IMPORT = Command(
     flags=(switch("replace", "", "Put it in the place of what the volume has"), _SIZE),
     least=1,
     most=2,
-    completes="volume",
+    completes="volume file",
     long="The volume has all of the archive or, when that fails, is what it was. It may be compressed.",
 )
 CLONE = Command(
@@ -108,7 +107,7 @@ CLONE = Command(
     flags=(_SIZE, _SNAPSHOT),
     least=2,
     most=2,
-    completes="volume",
+    completes="volume none",
     long=_RUNNING,
 )
 RENAME = Command(
@@ -117,7 +116,7 @@ RENAME = Command(
     run=rename,
     least=2,
     most=2,
-    completes="volume",
+    completes="volume none",
 )
 RESIZE = Command(
     summary="Change a volume's size limit",
@@ -125,7 +124,7 @@ RESIZE = Command(
     run=resize,
     least=2,
     most=2,
-    completes="volume",
+    completes="volume none",
     long="More is given at once. Less needs a volume that no running instance uses, unless its file system has quotas.",
 )
 SNAPSHOT = Command(
@@ -134,7 +133,7 @@ SNAPSHOT = Command(
     run=snapshot,
     least=1,
     most=2,
-    completes="volume",
+    completes="volume none",
     long=_RUNNING,
 )
 SNAPSHOTS = Command(
@@ -152,12 +151,12 @@ RESTORE = Command(
     run=restore,
     least=2,
     most=2,
-    completes="volume",
+    completes="volume none",
 )
 RM_SNAPSHOT = Command(
     summary="Remove snapshots",
     usage="VOLUME SNAPSHOT [SNAPSHOT...]",
     run=remove_snapshots,
     least=2,
-    completes="volume",
+    completes="volume none",
 )

@@ -70,7 +70,13 @@ LS = Command(
     usage="[OPTIONS]",
     run=list_volumes,
     flags=(
-        many("filter", "f", "NAME=VALUE", "Show those that match (dangling=, driver=, label=, name=)"),
+        many(
+            "filter",
+            "f",
+            "NAME=VALUE",
+            "Show those that match (dangling=, driver=, label=, name=)",
+            choices=("dangling=", "driver=", "label=", "name="),
+        ),
         FORMAT,
         JSON,
         QUIET,
