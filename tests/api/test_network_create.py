@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import urllib.request
+from pathlib import Path
 
 import pytest
 
 from tests.api.places import Place
-from tests.daemon import dispose, image_archive, new_daemon
+from tests.daemon import dispose, image_archive, new_daemon, run
 
 BRIDGE = "com.docker.network.bridge"
 SERVE = ("httpd", "-f", "-p", "[::]:80", "-h", "/etc")
@@ -23,6 +25,18 @@ def inspected(place: Place, network: str) -> dict[str, object]:
 def fetch(url: str) -> str:
     with urllib.request.urlopen(url, timeout=20) as answer:
         return str(answer.read().decode())
+
+
+def echoed(address: str, port: int) -> bytes:
+    """What a server, once it is up, sends back for a datagram."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
+        client.connect((address, port))
+        client.settimeout(0.2)
+        for _ in range(100):
+            with contextlib.suppress(OSError):
+                client.send(b"hello")
+                return client.recv(100)
+    return b""
 
 
 def test_mistakes_are_told_in_dockers_words(place: Place) -> None:
@@ -93,17 +107,23 @@ def test_an_isolated_gateway_leaves_the_host_out(place: Place) -> None:
 
 
 @pytest.mark.parametrize("wall", ["runc", "vm"])
-def test_published_ports_on_the_hosts_ipv6_loopback(place: Place, wall: str) -> None:
+def test_published_ports_on_the_hosts_ipv6_loopback(place: Place, wall: str, tmp_path: Path) -> None:
+    run("musl-gcc", "-static", "-o", str(tmp_path / "echo"), str(Path(__file__).with_name("echo.c")))
     with socket.socket(socket.AF_INET6) as probe:
         probe.bind(("::", 0))
         port = probe.getsockname()[1]
     for _ in range(2):  # the second start finds the remains of the first one's connections
-        web = place.start("web", "--runtime", wall, "-p", f"{port}:80", command=SERVE)
-        assert place.daemon.docker("port", web, "80").stdout.split() == [f"0.0.0.0:{port}", f"[::]:{port}"]
+        options = ("-p", f"{port}:80", "-p", f"{port}:80/udp", "-v", f"{tmp_path}:/programs:ro")
+        web = place.start("web", "--runtime", wall, *options, command=SERVE)
+        published = [f"0.0.0.0:{port}", f"[::]:{port}"]
+        assert place.daemon.docker("port", web, "80").stdout.split() == published
+        assert place.daemon.docker("port", web, "80/udp").stdout.split() == published
         wait = "until wget -qO- localhost/passwd || nc -z localhost 80; do sleep 0.1; done"
         place.inside(web, "sh", "-c", wait)
         assert "root:" in fetch(f"http://[::1]:{port}/passwd")
         assert "root:" in fetch(f"http://127.0.0.1:{port}/passwd")
+        place.daemon.docker("exec", "-d", web, "/programs/echo")
+        assert echoed("::1", port) == b"hello"
         place.daemon.docker("rm", "-f", place.instances.pop())
 
 
