@@ -196,6 +196,8 @@ def test_files_of_a_running_and_a_stopped_instance(wall: Wall, tmp_path: Path) -
     docker("stop", "-t", "1", name)
     docker("cp", f"{name}:/made", str(tmp_path / "made"))
     assert (tmp_path / "made").read_text() == "first\n"
+    missing = docker("cp", f"{name}:/nosuch", str(tmp_path), check=False)
+    assert f"Could not find the file /nosuch in container {name}" in missing.stderr
     exported = subprocess.run(
         ["docker", "export", name],
         env={**os.environ, "DOCKER_HOST": f"unix://{wall.daemon.socket}"},

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
-import socket
-import threading
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.api.walls import WALLS, Wall, wait_until
-from tests.daemon import RUNTIMES, Daemon, dispose, image_archive, new_daemon, use_guest_cache
+from tests.daemon import RUNTIMES, Daemon, dispose, image_archive, new_daemon, run, use_guest_cache
 
 MIXED = ("sh", "-c", "echo out; echo err >&2; printf end")
 
@@ -105,46 +105,68 @@ def keeper_bytes(pid: int) -> int:
         return 0
 
 
-class Journal:
-    """Takes entries as systemd-journald does."""
-
-    def __init__(self, path: Path) -> None:
-        self.entries: list[bytes] = []
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(path))
-        self._thread = threading.Thread(target=self._take)
-        self._thread.start()
-
-    def _take(self) -> None:
-        while data := self._socket.recv(1 << 18):
-            self.entries.append(data)
-
-    def close(self) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.sendto(b"", self._socket.getsockname())
-        self._thread.join()
-        self._socket.close()
+_JOURNALD = "/lib/systemd/systemd-journald"
+_JOURNAL_SETUP = f"""
+mkdir -p /run/systemd /run/log
+mount -t tmpfs none /run/systemd && mount -t tmpfs none /run/log && mkdir -p /run/systemd/journal /run/log/journal
+mkdir /run/systemd/journald.conf.d && printf '[Journal]\\nStorage=volatile\\nRateLimitBurst=0\\n' \
+    > /run/systemd/journald.conf.d/test.conf
+echo 0123456789abcdef0123456789abcdef > /run/systemd/machine-id
+[ -e /etc/machine-id ] || : > /etc/machine-id
+mount --bind /run/systemd/machine-id /etc/machine-id
+exec {_JOURNALD}
+"""
 
 
 @pytest.fixture
-def with_journal(tmp_path: Path) -> Iterator[tuple[Daemon, Journal]]:
+def with_journal() -> Iterator[Daemon]:
+    """A daemon in a mount namespace that has a systemd-journald of its own."""
+    journal = subprocess.Popen(["unshare", "--mount", "sh", "-ec", _JOURNAL_SETUP], stderr=subprocess.DEVNULL)
     daemon = new_daemon(prefix="j", extra_config=RUNTIMES)
+    daemon.prefix = ("nsenter", f"--mount=/proc/{journal.pid}/ns/mnt")
     use_guest_cache(daemon)
-    journal = Journal(tmp_path / "journal")
-    daemon.environment["ENISLE_JOURNAL_SOCKET"] = str(tmp_path / "journal")
-    daemon.start()
-    daemon.docker("load", "-q", "-i", str(image_archive("busybox")))
-    yield daemon, journal
-    dispose(daemon)
-    journal.close()
+    try:
+        wait_until(lambda: Path(f"/proc/{journal.pid}/root/run/systemd/journal/socket").is_socket())
+        daemon.start()
+        daemon.docker("load", "-q", "-i", str(image_archive("busybox")))
+        yield daemon
+    finally:
+        dispose(daemon)
+        journal.terminate()
+        journal.wait()
 
 
-def test_the_journal_gets_each_line(with_journal: tuple[Daemon, Journal]) -> None:
-    daemon, journal = with_journal
+def test_the_journal_gets_each_line(with_journal: Daemon) -> None:
+    docker = with_journal.docker
     for kind, flags in WALLS.items():
-        journal.entries.clear()
-        daemon.docker("run", *flags, "--name", f"told-{kind}", "--log-driver", "journald", "busybox", *MIXED)
-        wait_until(lambda: len(journal.entries) == 3)
-        texts = [b"\nMESSAGE=out\n", b"\nMESSAGE=err\n", b"\nMESSAGE=end\n"]
-        assert all(any(text in entry for entry in journal.entries) for text in texts)
-        assert all(f"CONTAINER_NAME=told-{kind}\n".encode() in entry for entry in journal.entries)
+        name = f"told-{kind}"
+        options = ("--log-opt", "tag={{.Name}}/{{.ImageName}}", "--log-opt", "labels=colour", "--label", "colour=red")
+        docker("run", *flags, "--name", name, "--log-driver", "journald", *options, "busybox", *MIXED)
+        wait_until(lambda name=name: docker("logs", "--tail", "1", name).stdout == "end")  # type: ignore[misc]
+        assert (docker("logs", name).stdout, docker("logs", name).stderr) == ("out\nend", "err\n")
+        assert "COLOUR=red out" in docker("logs", "--details", name).stdout
+        entries = [json.loads(line) for line in journalctl(with_journal, f"CONTAINER_NAME={name}").splitlines()]
+        seen = {(entry["MESSAGE"], entry["PRIORITY"], entry.get("CONTAINER_PARTIAL_MESSAGE")) for entry in entries}
+        assert seen == {("out", "6", None), ("err", "3", None), ("end", "6", "true")}
+        full = docker("inspect", "-f", "{{.Id}}", name).stdout.strip()
+        for entry in entries:
+            assert (entry["CONTAINER_ID"], entry["CONTAINER_ID_FULL"], entry["COLOUR"]) == (full[:12], full, "red")
+            assert entry["CONTAINER_TAG"] == entry["SYSLOG_IDENTIFIER"] == f"{name}/busybox"
+            assert entry["IMAGE_NAME"] == "busybox"
+
+
+def test_a_journal_is_followed_to_the_end(with_journal: Daemon) -> None:
+    docker = with_journal.docker
+    script = "seq 3000; head -c 40000 /dev/zero | tr '\\0' x; echo; sleep 1; echo last"
+    docker("run", "-d", "--name", "long", "--log-driver", "journald", "busybox", "sh", "-c", script)
+    docker("rename", "long", "renamed")
+    whole = "".join(f"{n}\n" for n in range(1, 3001)) + "x" * 40000 + "\nlast\n"
+    assert docker("logs", "-f", "renamed").stdout == whole
+    assert docker("logs", "renamed").stdout == whole
+    last = docker("logs", "-t", "--tail", "1", "renamed").stdout.split()
+    assert last[1] == "last" and docker("logs", "--since", last[0], "renamed").stdout == "last\n"
+    docker("rm", "renamed")
+
+
+def journalctl(daemon: Daemon, match: str) -> str:
+    return run(*daemon.prefix, "journalctl", "-o", "json", "--all", match).stdout

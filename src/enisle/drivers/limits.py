@@ -56,10 +56,17 @@ def read_limit_facts() -> LimitFacts:
         cpuset="cpuset" in controllers,
         pids="pids" in controllers,
         io="blkio" in controllers or "io" in controllers,
-        io_weight="io" in controllers or has("blkio", "blkio.weight", "blkio.bfq.weight"),
+        io_weight="io" in controllers or ("blkio" in controllers and has_weights(layout.v1.get("blkio", ""))),
         cpus=_online("/sys/devices/system/cpu/online"),
         nodes=_online("/sys/devices/system/node/online"),
     )
+
+
+def has_weights(mount: str) -> bool:
+    """The top group of cgroup v1 has no weight of BFQ, those below it have; without any below it nobody knows."""
+    below = [entry.path for entry in os.scandir(mount) if entry.is_dir()][:1]
+    files = ("blkio.weight", "blkio.bfq.weight")
+    return not below or any(os.path.exists(f"{group}/{file}") for group in (mount, *below) for file in files)
 
 
 def _online(path: str) -> frozenset[int]:

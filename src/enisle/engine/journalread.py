@@ -10,12 +10,16 @@ from typing import Any
 
 import msgspec
 
-from enisle.engine.logfile import LogRecord
+from enisle.engine.logfile import LogRecord, parse_time
 from enisle.errors import NotSupported
 
 _LINE_BYTES = 1 << 20
 _LATE_S = 0.5  # how long the journal may take to show what was written last
 _STREAMS = {"6": 1, "3": 2}
+_OURS = frozenset(
+    "CONTAINER_ID CONTAINER_ID_FULL CONTAINER_NAME CONTAINER_PARTIAL_MESSAGE CONTAINER_TAG IMAGE_NAME MESSAGE PRIORITY "
+    "SYSLOG_IDENTIFIER SYSLOG_TIMESTAMP".split()
+)
 _decoder = msgspec.json.Decoder()
 
 
@@ -78,7 +82,10 @@ async def _terminate_after(ended: Awaitable[object], process: asyncio.subprocess
 
 
 def parse_entry(line: bytes) -> LogRecord | None:
-    """The record of one entry; None when it is none of ours. A message that is no text comes as a list of bytes."""
+    """The record of one entry; None when it is none of ours. A message that is no text comes as a list of bytes.
+
+    What the journal has added begins with "_"; of the rest, what is not ours are labels and variables asked for.
+    """
     try:
         entry: dict[str, Any] = _decoder.decode(line)
         message = entry["MESSAGE"]
@@ -86,8 +93,17 @@ def parse_entry(line: bytes) -> LogRecord | None:
         part = entry.get("CONTAINER_PARTIAL_MESSAGE") == "true"
         return LogRecord(
             stream=_STREAMS.get(str(entry.get("PRIORITY")), 1),
-            time_ns=int(entry["__REALTIME_TIMESTAMP"]) * 1000,
+            time_ns=_time(entry),
             data=data if part else data + b"\n",
+            attributes={name: str(entry[name]) for name in sorted(entry) if name[0] != "_" and name not in _OURS},
         )
-    except (msgspec.DecodeError, ValueError, KeyError, TypeError):
+    except (msgspec.DecodeError, ValueError, KeyError, TypeError, IndexError):
         return None
+
+
+def _time(entry: dict[str, Any]) -> int:
+    """When it was written; when it was received, where that is not known."""
+    try:
+        return parse_time(entry["SYSLOG_TIMESTAMP"])
+    except (KeyError, ValueError, AttributeError):
+        return int(entry["__REALTIME_TIMESTAMP"]) * 1000

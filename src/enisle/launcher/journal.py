@@ -6,15 +6,15 @@ A journal that takes nothing holds up the workload for WAIT_S once, then loses l
 
 from __future__ import annotations
 
-import select
 import socket
 import struct
+import time
 from collections import deque
 
-from enisle.launcher.log import Log
+from enisle.launcher.log import Log, timestamp
 from enisle.wire.plans import LogPlan
 
-WAIT_S = 2.0
+WAIT_S = 2
 _PRIORITIES = {1: b"6", 2: b"3"}  # informational, error: what Docker gives stdout and stderr
 
 
@@ -29,13 +29,15 @@ class JournalLog(Log):
         super().__init__(plan)
         self._fields = b"".join(field(name, plan.extra[name].encode()) for name in sorted(plan.extra))
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
+        # Not poll(2), which calls a socket without a peer writable whatever the journal's queue is like.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", WAIT_S, 0))
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._stalled = False
 
     def _emit(self, stream: int, data: bytes) -> None:
-        head = self._fields + field("PRIORITY", _PRIORITIES[stream])
+        stamp = field("SYSLOG_TIMESTAMP", timestamp(time.time_ns()).encode())
+        head = self._fields + field("PRIORITY", _PRIORITIES[stream]) + stamp
         *lines, part = data.split(b"\n")
         for line in lines:
             self._take(head + field("MESSAGE", line))
@@ -44,10 +46,11 @@ class JournalLog(Log):
 
     def _take(self, entry: bytes) -> None:
         if not self._plan.buffer_bytes:
-            self._send(entry, wait_s=0.0 if self._stalled else WAIT_S)
+            if not self._send(entry, wait=not self._stalled):
+                self.error = "lines of the log are lost: the journal takes none"
             return
-        self._flush(wait_s=0.0)
-        if not self._waiting and self._send(entry, wait_s=0.0, keep=True):
+        self._flush(wait=False)
+        if not self._waiting and self._send(entry, wait=False):
             return
         if self._waiting_bytes + len(entry) > self._plan.buffer_bytes:
             self.error = "lines of the log are lost: the journal takes them too slowly"
@@ -55,31 +58,26 @@ class JournalLog(Log):
         self._waiting.append(entry)
         self._waiting_bytes += len(entry)
 
-    def _flush(self, *, wait_s: float) -> None:
-        while self._waiting and self._send(self._waiting[0], wait_s=wait_s, keep=True):
+    def _flush(self, *, wait: bool) -> None:
+        while self._waiting and self._send(self._waiting[0], wait=wait):
             self._waiting_bytes -= len(self._waiting.popleft())
 
-    def _send(self, entry: bytes, *, wait_s: float, keep: bool = False) -> bool:
-        """Whether it is done with: sent, or lost for good. ``keep``: what the journal has no room for is not lost."""
-        for last in (wait_s <= 0, True):
-            try:
-                self._socket.sendto(entry, self._plan.path)
-                self._stalled = False
-                return True
-            except BlockingIOError:
-                if not last:
-                    select.select([], [self._socket], [], wait_s)
-            except OSError as error:
-                self.error = f"lines of the log are lost: the journal: {error.strerror}"
-                return True
-        self._stalled = True
-        if not keep:
-            self.error = "lines of the log are lost: the journal takes none"
-        return not keep
+    def _send(self, entry: bytes, *, wait: bool) -> bool:
+        """Whether it is done with: sent, or lost because there is no journal. Otherwise the journal has no room."""
+        try:
+            self._socket.sendto(entry, 0 if wait else socket.MSG_DONTWAIT, self._plan.path)
+        except BlockingIOError:
+            self._stalled = True
+            return False
+        except OSError as error:
+            self.error = f"lines of the log are lost: the journal: {error.strerror}"
+            return True
+        self._stalled = False
+        return True
 
     def _close(self) -> None:
         if self._socket.fileno() >= 0:
-            self._flush(wait_s=WAIT_S)
+            self._flush(wait=True)
             self._socket.close()
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from enisle.drivers.limits import LimitFacts, check, cpu_set, read_limit_facts
+from enisle.drivers.limits import LimitFacts, check, cpu_set, has_weights, read_limit_facts
 from enisle.errors import Invalid
 from enisle.model.resources import DeviceRate, Resources
 
@@ -92,3 +93,11 @@ def test_cpu_sets() -> None:
 
 def test_this_host_has_cpus() -> None:
     assert 0 in read_limit_facts().cpus
+
+
+def test_weights_are_looked_for_below_the_top_group(tmp_path: Path) -> None:
+    assert has_weights(str(tmp_path))  # nobody knows
+    (tmp_path / "group").mkdir()
+    assert not has_weights(str(tmp_path))
+    (tmp_path / "group" / "blkio.bfq.weight").write_text("100")
+    assert has_weights(str(tmp_path))

@@ -61,3 +61,12 @@ def test_arguments() -> None:
     assert arguments[-5:-1] == ["--lines=all", "--since=@1000.000001", "--until=@0.000000", "--follow"]
     assert arguments[-1] == "CONTAINER_ID_FULL=abc"
     assert parse_entry(b"{}") is None
+
+
+def test_what_was_asked_for_is_told_from_what_the_journal_adds() -> None:
+    fields = '"_PID":"1","CONTAINER_TAG":"x","COLOUR":"red","SYSLOG_TIMESTAMP":"2026-01-02T03:04:05.000000007Z"'
+    record = parse_entry(f'{{"MESSAGE":"out","PRIORITY":"6","__REALTIME_TIMESTAMP":"3",{fields}}}'.encode())
+    assert record is not None and record.attributes == {"COLOUR": "red"}
+    assert record.time_ns % 1_000_000_000 == 7
+    odd = parse_entry(b'{"MESSAGE":"out","__REALTIME_TIMESTAMP":"3","SYSLOG_TIMESTAMP":"yesterday"}')
+    assert odd is not None and odd.time_ns == 3000

@@ -83,6 +83,7 @@ def test_settings_of_version_1() -> None:
         ("blkio.weight", "500"),
         ("blkio.bfq.weight", "500"),
         ("blkio.weight_device", "8:0 300"),
+        ("blkio.bfq.weight_device", "8:0 300"),
         ("blkio.throttle.read_bps_device", "8:0 1000"),
         ("blkio.throttle.write_iops_device", "8:0 20"),
     ]
@@ -100,6 +101,8 @@ def test_settings_of_version_2() -> None:
         ("pids.max", "100"),
         ("io.bfq.weight", "500"),
         ("io.weight", "4950"),
+        ("io.bfq.weight", "8:0 300"),
+        ("io.weight", "8:0 2930"),
         ("io.max", "8:0 rbps=1000"),
         ("io.max", "8:0 wiops=20"),
     ]

@@ -221,6 +221,7 @@ def test_changes_are_sorted_and_known_kinds_only() -> None:
         (Stage.EXEC, errno.EACCES, "/etc/passwd", 126, 'exec: "/etc/passwd": permission denied'),
         (Stage.EXEC, errno.ENOEXEC, "/x", 126, "exec /x: exec format error"),
         (Stage.USER, errno.ENOENT, "bob", 126, "unable to find user bob: no matching entries in passwd file"),
+        (Stage.GROUP, errno.ENOENT, "them", 126, "Unable to find group them: no matching entries in group file"),
         (Stage.CWD, errno.ENOTDIR, "/f", 126, 'chdir to cwd ("/f")'),
         (Stage.SESSION, errno.EAGAIN, "start a process", 128, "start a process"),
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
 
 from aiohttp import web
 
@@ -13,7 +12,8 @@ from enisle.api.docker.create_body import image_config
 from enisle.api.docker.images import join
 from enisle.api.reply import empty, encode, json_response
 from enisle.api.router import Route
-from enisle.errors import Invalid
+from enisle.contracts import Files
+from enisle.errors import Invalid, NotFound
 
 _STAT_HEADER = "X-Docker-Container-Path-Stat"
 
@@ -27,21 +27,30 @@ def _path(call: Call) -> str:
     return path if path.startswith("/") else f"/{path}"
 
 
-def _stat_header(stat: dict[str, Any]) -> dict[str, str]:
-    return {_STAT_HEADER: base64.b64encode(encode(stat)).decode()}
+async def _stat_header(call: Call, files: Files, path: str) -> dict[str, str]:
+    try:
+        found = await files.stat(path)
+    except NotFound as error:
+        raise _no_such_file(call, path) from error
+    return {_STAT_HEADER: base64.b64encode(encode(found)).decode()}
+
+
+def _no_such_file(call: Call, path: str) -> NotFound:
+    """In words that clients know; each wall has its own."""
+    return NotFound(f"Could not find the file {path} in container {call.name}")
 
 
 async def stat(call: Call) -> web.StreamResponse:
     path = _path(call)
     async with call.engine.instances.files(call.name) as files:
-        header = _stat_header(await files.stat(path))
+        header = await _stat_header(call, files, path)
     return web.Response(headers=header)
 
 
 async def get(call: Call) -> web.StreamResponse:
     path = _path(call)
     async with call.engine.instances.files(call.name) as files:
-        header = _stat_header(await files.stat(path))
+        header = await _stat_header(call, files, path)
         call.engine.instances.tell(call.name, "archive-path")  # the client may be gone as soon as it has all
         return await call.send_all(await files.get(path), "application/x-tar", header)
 
@@ -50,12 +59,15 @@ async def put(call: Call) -> web.StreamResponse:
     path = _path(call)
     query = call.query
     async with call.engine.instances.files(call.name) as files:
-        await files.put(
-            path,
-            call.chunks(),
-            no_overwrite_dir_non_dir=query.flag("noOverwriteDirNonDir"),
-            copy_uid_gid=query.flag("copyUIDGID"),
-        )
+        try:
+            await files.put(
+                path,
+                call.chunks(),
+                no_overwrite_dir_non_dir=query.flag("noOverwriteDirNonDir"),
+                copy_uid_gid=query.flag("copyUIDGID"),
+            )
+        except NotFound as error:
+            raise _no_such_file(call, path) from error
     call.engine.instances.tell(call.name, "extract-to-dir")
     return empty(200)
 

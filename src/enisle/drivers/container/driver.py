@@ -135,6 +135,13 @@ def _check_modes(spec: InstanceSpec) -> None:
         raise Invalid(f"Invalid value {spec.oom_score_adj}, range for oom score adj is [-1000, 1000]")
     if spec.shm_size_bytes < 0:
         raise Invalid("SHM size can not be less than 0")
+    for name in spec.storage_options:
+        if name != "size":
+            raise Invalid(f"Unknown option {name[:80]}")
+        raise Invalid(
+            "--storage-opt size= cannot be had for a container: its files are on the disk of the data root",
+            remedy="Use --vm (--runtime vm), whose disk has a size, or a volume with one.",
+        )
 
 
 def _check_own_users(spec: InstanceSpec) -> None:

@@ -16,11 +16,17 @@ MAX_PACKET_BYTES = 64 << 10  # a third of what Linux lets one packet hold (net.c
 class ChildFailure(Exception):
     """``exit_code``: 127 command missing, 126 not executable, 128 anything before."""
 
-    def __init__(self, message: str, *, exit_code: int = 128, kind: str = "invalid") -> None:
+    def __init__(self, message: str, *, exit_code: int = 128, kind: str = "invalid", whole: bool = False) -> None:
+        """``whole``: the message needs no words around it."""
         super().__init__(message)
         self.message = message
         self.exit_code = exit_code
         self.kind = kind
+        self._whole = whole
+
+    def sentence(self, prefix: str) -> str:
+        """As clients get it; ``prefix`` is what a runtime says of such failures."""
+        return self.message if self._whole else f"{prefix}{self.message}: unknown"
 
 
 def describe(error: BaseException) -> str:
@@ -48,12 +54,10 @@ class Channel:
 
     def fail(self, error: BaseException, prefix: str) -> None:
         """Report why the command was not started."""
-        if isinstance(error, ChildFailure):
-            text, code, kind = error.message, error.exit_code, error.kind
-        else:
-            text, code = describe(error), 128
+        if not isinstance(error, ChildFailure):
             kind = "invalid" if isinstance(error, OSError) else "internal"
-        self.send({"error": f"{prefix}{text}: unknown", "exit_code": code, "kind": kind})
+            error = ChildFailure(describe(error), kind=kind)
+        self.send({"error": error.sentence(prefix), "exit_code": error.exit_code, "kind": error.kind})
 
     def receive(self) -> tuple[bytes, list[int]]:
         """A packet and the descriptors that came with it, close-on-exec; no bytes when the keeper is gone."""

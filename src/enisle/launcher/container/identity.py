@@ -68,7 +68,7 @@ def _account(word: str, read: Read) -> _Account:
         if (number is not None and account.uid == number) or (number is None and account.name == word):
             return account
     if number is None:
-        raise ChildFailure(f"unable to find user {word}: no matching entries in passwd file", exit_code=126)
+        raise ChildFailure(f"unable to find user {word}: no matching entries in passwd file", exit_code=126, whole=True)
     return _Account("", number, 0, "/")
 
 
@@ -79,7 +79,7 @@ def _group_id(word: str, read: Read) -> int:
     for entry in _groups(read):
         if entry.name == word:
             return entry.gid
-    raise ChildFailure(f"unable to find group {word}: no matching entries in group file", exit_code=126)
+    raise ChildFailure(f"Unable to find group {word}: no matching entries in group file", exit_code=126, whole=True)
 
 
 def _number(word: str, what: str) -> int | None:

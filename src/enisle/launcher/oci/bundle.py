@@ -45,7 +45,7 @@ def create(runtime: Runtime, plan: ContainerPlan, stdio: list[int], network: str
         _make_working_directory(rootfs.root, plan.process.cwd)
         who = identity.resolve(plan.process.user, plan.process.groups, rootfs.root.read)
     except ChildFailure as error:
-        raise WallError(error.kind, f"{PREFIX_CREATE}{error.message}: unknown", error.exit_code) from error
+        raise WallError(error.kind, error.sentence(PREFIX_CREATE), error.exit_code) from error
     process, warnings = _possible(plan.process)
     plan = dataclasses.replace(plan, process=process)
     config = spec.config(plan, who, spec.Place(root=plan.upper, sources=sources, network=network))
@@ -69,7 +69,7 @@ def execute(runtime: Runtime, process: ProcessPlan, root: int, number: int, stdi
     try:
         who = identity.resolve(process.user, process.groups, Root(root).read)
     except ChildFailure as error:
-        raise WallError(error.kind, f"{PREFIX_EXEC}{error.message}: unknown", error.exit_code) from error
+        raise WallError(error.kind, error.sentence(PREFIX_EXEC), error.exit_code) from error
     description, pid_file = (f"{runtime.directory}/{name}-{number}" for name in ("process", "pid"))
     _write(description, spec.process(_possible(process)[0], who))
     words = ["--process", description, "--pid-file", pid_file, "--detach"]

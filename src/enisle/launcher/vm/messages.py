@@ -18,6 +18,8 @@ def start_error(failure: Failure, *, main: bool = True) -> WallError:
     126, 127 or 128."""
     reason, code = _reason(failure)
     kind = "invalid" if code in (126, 127) else "internal"
+    if failure.stage in (Stage.USER, Stage.GROUP):
+        return WallError(kind, reason, code)
     return WallError(kind, f"{_CREATE if main else _EXEC}{reason}: unknown", code)
 
 
@@ -28,7 +30,7 @@ def _reason(failure: Failure) -> tuple[str, int]:
             return f"unable to find user {name}: uids and gids must be in range 0-2147483647", 126
         return f"unable to find user {name}: no matching entries in passwd file", 126
     if failure.stage == Stage.GROUP:
-        return f"unable to find group {name}: no matching entries in group file", 126
+        return f"Unable to find group {name}: no matching entries in group file", 126
     if failure.stage == Stage.CWD:
         code = 127 if failure.errno == errno.ENOENT else 126
         return f'{_START}chdir to cwd ("{name}") set in config.json failed: {cause}', code

@@ -79,6 +79,7 @@ def v1_settings(limits: Limits) -> list[Setting]:
         add("blkio", "bfq.weight", limits.blkio_weight, optional=True)
     for _path, major, minor, weight in limits.blkio_weight_devices:
         add("blkio", "weight_device", f"{major}:{minor} {weight}", optional=True)
+        add("blkio", "bfq.weight_device", f"{major}:{minor} {weight}", optional=True)
     for file, rates in _throttles(limits, "throttle.{}_{}_device"):
         for _path, major, minor, rate in rates:
             add("blkio", file, f"{major}:{minor} {rate}")
@@ -112,6 +113,9 @@ def v2_settings(limits: Limits) -> list[Setting]:
     if limits.blkio_weight:
         add("io", "bfq.weight", limits.blkio_weight, optional=True)
         add("io", "weight", io_weight(limits.blkio_weight), optional=True)
+    for _path, major, minor, weight in limits.blkio_weight_devices:
+        add("io", "bfq.weight", f"{major}:{minor} {weight}", optional=True)
+        add("io", "weight", f"{major}:{minor} {io_weight(weight)}", optional=True)
     for file, rates in _throttles(limits, "{0}{1}"):
         key = {"readbps": "rbps", "writebps": "wbps", "readiops": "riops", "writeiops": "wiops"}[file]
         for _path, major, minor, rate in rates:

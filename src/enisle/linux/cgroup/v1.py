@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Sequence
@@ -69,6 +70,10 @@ class V1Group(Group):
             except FileNotFoundError:
                 if not setting.optional:
                     warnings.append(f"{setting.file} is not set: this kernel has no such file")
+            except OSError as error:
+                if not setting.optional or error.errno != errno.EOPNOTSUPP:
+                    raise
+                warnings.append(f"{setting.file} is not set: the scheduler of the device has no weights")
         return warnings
 
     def _must_raise_swap_first(self, limits: Limits) -> bool:

@@ -66,6 +66,10 @@ class V2Group(Group):
             except FileNotFoundError:
                 if not setting.optional:
                     warnings.append(f"{setting.file} is not set: cgroup controller {setting.controller} is not there")
+            except OSError as error:
+                if not setting.optional or error.errno != errno.EOPNOTSUPP:
+                    raise
+                warnings.append(f"{setting.file} is not set: the scheduler of the device has no weights")
         return warnings
 
     def restrict_devices(self, rules: Sequence[DeviceRule]) -> None:
