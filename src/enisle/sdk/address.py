@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import ssl
 
 DEFAULT = "unix:///run/enisle/enisle.sock"
+_UNITS = ("/etc/systemd/system/enisled.service", "/usr/lib/systemd/system/enisled.service")
 
 
 class Address(NamedTuple):
@@ -141,6 +142,12 @@ def connect_failure(address: Address, error: OSError) -> EnisleError:
             remedy="Use sudo, or join the group that owns the socket (usermod -aG enisle USER) and log in again.",
         )
     return Unavailable(
-        f"Cannot connect to the Enisle daemon at {address.text} ({reason}).",
-        remedy="Is it running? Start it with: systemctl start enisled",
+        f"Cannot connect to the Enisle daemon at {address.text} ({reason}).", remedy=_how_to_start(address)
     )
+
+
+def _how_to_start(address: Address) -> str:
+    if not address.path:
+        return "Is it running there, and listening on that address?"
+    installed = any(os.path.exists(unit) for unit in _UNITS)
+    return f"Is it running? Start it as root: {'systemctl start enisled' if installed else 'enisled'}"

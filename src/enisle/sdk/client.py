@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-from collections.abc import AsyncIterable, Callable, Iterator
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import AsyncIterable, Iterator
+from typing import Any, TypeVar
 
 from enisle.errors import Unavailable
-from enisle.sdk import address, builds, execs, images, instances, networks, system, volumes
-from enisle.sdk.framing import FrameDecoder
-from enisle.sdk.http1 import BodyDecoder, Head, request_head, split_head
+from enisle.sdk import address
+from enisle.sdk.facets import Builds, Execs, Images, Instances, Networks, System, Volumes
+from enisle.sdk.framing import FrameDecoder, ObjectDecoder
+from enisle.sdk.http1 import LAST_CHUNK, BodyDecoder, Head, chunk, split_head
 from enisle.sdk.request import API_VERSION, Reply, Request, failure
 
 T = TypeVar("T")
-P = ParamSpec("P")
 _READ_BYTES = 256 << 10
 
 
@@ -71,19 +70,10 @@ class Exchange:
 
     def objects(self) -> Iterator[dict[str, Any]]:
         """The body as JSON objects, one after the other as they come (events, progress, stats)."""
-        decoder = json.JSONDecoder()
-        text = ""
-        pending = b""
+        decoder = ObjectDecoder()
         for piece in self:
-            whole, newline, pending = (pending + piece).rpartition(b"\n")
-            if newline:
-                text = yield from _objects(decoder, text + whole.decode("utf-8", "replace") + "\n")
-            elif pending.endswith(b"}"):
-                # Docker's stats come without line breaks: try, and wait for more if it is half an object.
-                rest = yield from _objects(decoder, text + pending.decode("utf-8", "replace"))
-                if not rest:
-                    text, pending = "", b""
-        yield from _objects(decoder, text + pending.decode("utf-8", "replace"))
+            yield from decoder.feed(piece)
+        yield from decoder.end()
 
     def frames(self) -> Iterator[tuple[int, bytes]]:
         """The body as (stream, data) of Docker's framing."""
@@ -195,16 +185,9 @@ class Client:
 
     def _send(self, connection: socket.socket, request: Request[Any]) -> None:
         body = request.body
-        headers = {"Host": "enisle", "User-Agent": "enisle"} | request.headers
         if isinstance(body, AsyncIterable):
             raise TypeError("an asynchronous body needs the AsyncClient")
-        if isinstance(body, bytes):
-            headers["Content-Length"] = str(len(body))
-        elif body is not None:
-            headers["Transfer-Encoding"] = "chunked"
-        elif request.method in ("POST", "PUT"):
-            headers["Content-Length"] = "0"
-        head = request_head(request.method, request.target(self.version), headers)
+        head = request.head(self.version)
         try:
             if isinstance(body, bytes) or body is None:
                 connection.sendall(head + (body or b""))
@@ -212,8 +195,8 @@ class Client:
             connection.sendall(head)
             for piece in body:
                 if piece:
-                    connection.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
-            connection.sendall(b"0\r\n\r\n")
+                    connection.sendall(chunk(piece))
+            connection.sendall(LAST_CHUNK)
         except (BrokenPipeError, ConnectionResetError):
             # The server has answered (an error, say) before it had read everything: its answer tells more.
             return
@@ -247,165 +230,3 @@ def _is_quiet(connection: socket.socket) -> bool:
     poll = select.poll()
     poll.register(connection, select.POLLIN | select.POLLHUP | select.POLLERR)
     return not poll.poll(0)
-
-
-def _objects(decoder: json.JSONDecoder, text: str) -> Any:
-    """Yield the objects text begins with; returns what is left of it. Broken JSON is left as it is."""
-    position = 0
-    while True:
-        while position < len(text) and text[position] in " \t\r\n":
-            position += 1
-        if position == len(text):
-            return ""
-        try:
-            value, position = decoder.raw_decode(text, position)
-        except ValueError:
-            return text[position:]
-        yield value
-
-
-class _Facet:
-    """A part of the API; its methods carry out the requests of one module."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-
-def _calling(build: Callable[P, Request[T]]) -> Callable[Concatenate[_Facet, P], T]:
-    """A method with the parameters of ``build`` that carries out the request it builds."""
-
-    def method(self: _Facet, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._client.call(build(*args, **kwargs))
-
-    method.__doc__ = build.__doc__
-    return method
-
-
-def _opening(build: Callable[P, Request[Any]]) -> Callable[Concatenate[_Facet, P], Exchange]:
-    """As ``_calling``, for answers that are read while they come."""
-
-    def method(self: _Facet, /, *args: P.args, **kwargs: P.kwargs) -> Exchange:
-        return self._client.open(build(*args, **kwargs))
-
-    method.__doc__ = build.__doc__
-    return method
-
-
-def _hijacking(build: Callable[P, Request[Any]]) -> Callable[Concatenate[_Facet, P], tuple[socket.socket, bytes]]:
-    """As ``_calling``, for requests that turn into a bare stream."""
-
-    def method(self: _Facet, /, *args: P.args, **kwargs: P.kwargs) -> tuple[socket.socket, bytes]:
-        return self._client.hijack(build(*args, **kwargs))
-
-    method.__doc__ = build.__doc__
-    return method
-
-
-class Instances(_Facet):
-    """Instances behind either wall."""
-
-    list = _calling(instances.list_all)
-    get = _calling(instances.get)
-    create = _calling(instances.create)
-    start = _calling(instances.start)
-    stop = _calling(instances.stop)
-    restart = _calling(instances.restart)
-    kill = _calling(instances.kill)
-    pause = _calling(instances.pause)
-    unpause = _calling(instances.unpause)
-    remove = _calling(instances.remove)
-    rename = _calling(instances.rename)
-    update = _calling(instances.update)
-    resize = _calling(instances.resize)
-    top = _calling(instances.top)
-    changes = _calling(instances.changes)
-    prune = _calling(instances.prune)
-    stat = _calling(instances.stat)
-    put = _calling(instances.put)
-    commit = _calling(instances.commit)
-    wait = _calling(instances.wait)
-    stats_once = _calling(instances.stats_once)
-    open_wait = _opening(instances.wait)
-    open_logs = _opening(instances.logs)
-    open_stats = _opening(instances.stats)
-    open_archive = _opening(instances.archive)
-    open_export = _opening(instances.export)
-    attach = _hijacking(instances.attach)
-
-
-class Execs(_Facet):
-    """Processes run inside instances."""
-
-    create = _calling(execs.create)
-    start_detached = _calling(execs.start_detached)
-    start = _hijacking(execs.start)
-    get = _calling(execs.get)
-    resize = _calling(execs.resize)
-
-
-class Images(_Facet):
-    """Images."""
-
-    list = _calling(images.list_all)
-    get = _calling(images.get)
-    history = _calling(images.history)
-    tag = _calling(images.tag)
-    remove = _calling(images.remove)
-    prune = _calling(images.prune)
-    open_pull = _opening(images.pull)
-    open_push = _opening(images.push)
-    open_load = _opening(images.load)
-    open_save = _opening(images.save)
-    open_files = _opening(images.files)
-    open_import = _opening(images.import_tar)
-    open_bootstrap = _opening(images.bootstrap)
-
-
-class Builds(_Facet):
-    """Builds of images."""
-
-    open_build = _opening(builds.build)
-    prune = _calling(builds.prune)
-
-
-class Volumes(_Facet):
-    """Volumes."""
-
-    list = _calling(volumes.list_all)
-    get = _calling(volumes.get)
-    create = _calling(volumes.create)
-    remove = _calling(volumes.remove)
-    prune = _calling(volumes.prune)
-    open_export = _opening(volumes.export)
-    import_tar = _calling(volumes.import_tar)
-    clone = _calling(volumes.clone)
-    rename = _calling(volumes.rename)
-    resize = _calling(volumes.resize)
-    snapshots = _calling(volumes.snapshots)
-    take_snapshot = _calling(volumes.take_snapshot)
-    restore = _calling(volumes.restore)
-    remove_snapshot = _calling(volumes.remove_snapshot)
-
-
-class Networks(_Facet):
-    """Networks."""
-
-    list = _calling(networks.list_all)
-    get = _calling(networks.get)
-    create = _calling(networks.create)
-    remove = _calling(networks.remove)
-    connect = _calling(networks.connect)
-    disconnect = _calling(networks.disconnect)
-    prune = _calling(networks.prune)
-
-
-class System(_Facet):
-    """The daemon and its host."""
-
-    ping = _calling(system.ping)
-    version = _calling(system.version)
-    info = _calling(system.info)
-    disk_usage = _calling(system.disk_usage)
-    doctor = _calling(system.doctor)
-    login = _calling(system.login)
-    open_events = _opening(system.events)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from enisle.errors import Unavailable
 
 MAX_HEAD_BYTES = 256 << 10
+LAST_CHUNK = b"0\r\n\r\n"
 _HEAD_END = b"\r\n\r\n"
 
 
@@ -30,6 +31,11 @@ def request_head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
     if any("\r" in line or "\n" in line for line in lines):
         raise ValueError("line break in a request header")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
+
+
+def chunk(piece: bytes) -> bytes:
+    """A piece of a body in the chunked coding; never empty, for that is the end."""
+    return b"%x\r\n%b\r\n" % (len(piece), piece)
 
 
 def split_head(data: bytes) -> tuple[Head, bytes] | None:

@@ -8,6 +8,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 from enisle import errors
+from enisle.sdk.http1 import request_head
 
 API_VERSION = "1.47"
 
@@ -78,6 +79,17 @@ class Request(Generic[T]):
         pairs = [(name, text) for name, value in self.query.items() for text in _query_values(value)]
         prefix = "" if self.native else f"/v{version}"
         return prefix + self.path + ("?" + urlencode(pairs, errors="surrogateescape") if pairs else "")
+
+    def head(self, version: str = API_VERSION) -> bytes:
+        """The first bytes of the request, up to its body, which follows in chunks if it is given as an iterable."""
+        headers = {"Host": "enisle", "User-Agent": "enisle"} | self.headers
+        if isinstance(self.body, bytes):
+            headers["Content-Length"] = str(len(self.body))
+        elif self.body is not None:
+            headers["Transfer-Encoding"] = "chunked"
+        elif self.method in ("POST", "PUT"):
+            headers["Content-Length"] = "0"
+        return request_head(self.method, self.target(version), headers)
 
     def with_hijack(self) -> Request[T]:
         """The same request, asking to keep the bare connection after the head."""
