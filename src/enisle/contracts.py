@@ -471,13 +471,17 @@ class NetworkProvider(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HostCapability:
-    """One line of ``enisle doctor``. ``wall``: what cannot work without it: "container", "vm", "both"; "": none."""
+    """One line of ``enisle doctor``. ``wall``: what cannot work without it: "container", "vm", "both"; "": none.
+
+    ``tried`` is False, and ``ok`` too, for what only root can find out.
+    """
 
     name: str
     ok: bool
     detail: str
     remedy: str = ""
     wall: str = ""
+    tried: bool = True
 
 
 def layer_digest(chain: Digest) -> str:

@@ -10,11 +10,17 @@ import time
 from pathlib import Path
 
 from enisle.contracts import HostCapability
+from enisle.doctor.attempts import attempted
 from enisle.linux import capabilities, seccomp
 
 OLDEST_KERNEL = (5, 12)  # mount_setattr(2), clone3 into a cgroup, overlayfs as we mount it
 _SYS_RESOURCE = 1 << capabilities.NAMES.index("SYS_RESOURCE")
 _WANTED_FILES = 65536
+_NAMESPACES_REMEDY = "Run on a kernel with CONFIG_NAMESPACES, and not inside a container without CAP_SYS_ADMIN."
+_USER_REMEDY = (
+    "Only --userns and volumes of VMs need them: raise user.max_user_namespaces (sysctl); "
+    "in a chroot, or a container that forbids them, they cannot be had."
+)
 _EARLIEST_TIME = 1_700_000_000  # certificates of today are not valid before
 
 
@@ -57,37 +63,27 @@ def release(text: str) -> HostCapability:
 
 
 def namespaces(trial: dict[str, str]) -> list[HostCapability]:
-    """Namespaces, in one line where all work; user namespaces apart, because only --userns needs them."""
+    """Namespaces, in one line where all work; user namespaces apart, because not everything needs them."""
     kinds = {name.partition(" ")[2]: reason for name, reason in trial.items() if name.startswith("namespace ")}
-    user = kinds.pop("user", "not tried")
+    kinds.pop("user", None)
     failed = {kind: reason for kind, reason in kinds.items() if reason}
-    detail = ", ".join(f"{kind}: {reason}" for kind, reason in failed.items()) or " ".join(kinds) or "not tried"
-    remedy = "Run on a kernel with CONFIG_NAMESPACES, and not inside a container without CAP_SYS_ADMIN."
+    together = {"all": ", ".join(f"{kind}: {reason}" for kind, reason in failed.items())} if kinds else {}
     return [
-        HostCapability(
-            name="namespaces",
-            ok=bool(kinds) and not failed,
-            detail=detail,
-            remedy=remedy if failed or not kinds else "",
-            wall="container",
+        attempted(
+            "all", together, name="namespaces", fine=" ".join(kinds), remedy=_NAMESPACES_REMEDY, wall="container"
         ),
-        HostCapability(
-            name="user namespaces",
-            ok=not user,
-            detail=user or "can be made",
-            remedy="Only for --userns: raise user.max_user_namespaces (sysctl)." if user else "",
-        ),
+        attempted("namespace user", trial, name="user namespaces", fine="can be made", remedy=_USER_REMEDY),
     ]
 
 
 def overlay(trial: dict[str, str]) -> HostCapability:
     """Whether overlayfs can be mounted."""
-    reason = trial.get("overlay", "not tried")
-    return HostCapability(
+    return attempted(
+        "overlay",
+        trial,
         name="overlayfs",
-        ok=not reason,
-        detail=reason or "can be mounted",
-        remedy="Load the module (modprobe overlay)." if reason else "",
+        fine="can be mounted",
+        remedy="Load the module (modprobe overlay).",
         wall="container",
     )
 

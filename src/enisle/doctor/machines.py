@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ _NO_ACCESS = (
     f"{_EMULATED} allow enisled to make device nodes, or: chgrp kvm /dev/kvm && chmod 660 /dev/kvm (udev rule)."
 )
 _NO_BOOT = f"{_EMULATED} this host is itself virtual and nests badly: use a host of another kind, or bare metal."
+_FETCHED = "enisled fetches one from Debian before the first VM starts. In advance:"
 _VIRTIOFSD = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd")
 
 
@@ -105,15 +107,14 @@ def virtiofsd() -> HostCapability:
 
 
 def guest(directory: Path) -> HostCapability:
-    """Whether the guest's kernel has been fetched."""
+    """Whether the guest's kernel has been fetched. No wall: enisled fetches it."""
     current = directory / "current"
     there = current.exists()
     return HostCapability(
         name="guest kernel",
         ok=there,
-        detail=current.resolve().name if there else f"none in {directory}",
-        remedy="" if there else f"Fetch it: python -m enisle.guest.build --output {directory}",
-        wall="vm",
+        detail=current.resolve().name if there else f"none yet in {directory}",
+        remedy="" if there else f"{_FETCHED} {sys.executable} -m enisle.guest.build --output {directory}",
     )
 
 

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from enisle.contracts import HostCapability
+from enisle.doctor.attempts import attempted
 from enisle.linux.nftables.connection import Nftables, NftablesError
 
 _DEVICES = {
@@ -32,26 +33,18 @@ def probe(trial: dict[str, str]) -> list[HostCapability]:
 
 def rules(trial: dict[str, str]) -> HostCapability:
     """Whether nftables works, NAT included."""
-    reason = trial.get("nftables", "not tried")
-    return HostCapability(
-        name="nftables",
-        ok=not reason,
-        detail=reason or "works, with NAT",
-        remedy="modprobe nf_tables nft_nat nft_masq nft_fib_inet" if reason else "",
+    return attempted(
+        "nftables",
+        trial,
+        fine="works, with NAT",
+        remedy="modprobe nf_tables nft_nat nft_masq nft_fib_inet",
         wall="both",
     )
 
 
 def _device(kind: str, trial: dict[str, str]) -> HostCapability:
     what, remedy, wall = _DEVICES[kind]
-    reason = trial.get(kind, "not tried")
-    return HostCapability(
-        name=kind,
-        ok=not reason,
-        detail=reason or f"{what} can be made",
-        remedy=f"{remedy}." if reason else "",
-        wall=wall,
-    )
+    return attempted(kind, trial, fine=f"{what} can be made", remedy=f"{remedy}.", wall=wall)
 
 
 def ip_forward(value: str) -> HostCapability:

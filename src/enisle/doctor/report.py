@@ -60,10 +60,10 @@ def attempt() -> dict[str, str]:
 
 
 def failing_walls(lines: Sequence[HostCapability]) -> dict[str, list[str]]:
-    """For each wall that cannot work here, the names of what is missing."""
+    """For each wall that cannot work here, the names of what is missing as far as it was tried."""
     failed: dict[str, list[str]] = {}
     for line in lines:
-        if line.ok or not line.wall:
+        if line.ok or not line.tried or not line.wall:
             continue
         for wall in ("container", "vm") if line.wall == "both" else (line.wall,):
             failed.setdefault(wall, []).append(line.name)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -28,6 +29,24 @@ def test_namespaces_are_one_line_and_user_namespaces_another() -> None:
     )
     assert (every.ok, every.detail, every.wall) == (False, "pid: Operation not permitted", "container")
     assert (user.ok, user.wall) == (True, "")
+
+
+def test_what_was_not_tried_is_no_failure(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [*kernel.namespaces({}), kernel.overlay({}), networking.rules({})]
+    assert not any(line.ok or line.tried or line.remedy for line in lines)
+    assert report.failing_walls(lines) == {}
+    server.on("GET", "/version", {"Version": "9"})
+    server.on("GET", "/enisle/v1/doctor", [dataclasses.asdict(line) for line in lines])
+    assert main(["-H", server.host, "doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "? overlayfs        not tried: it takes root\n" in out
+    assert "Whether this host can run containers is not known." in out
+
+
+def test_a_guest_that_is_still_to_be_fetched_hinders_nothing(tmp_path: Path) -> None:
+    line = machines.guest(tmp_path)
+    assert (line.ok, line.wall) == (False, "")
+    assert str(tmp_path) in line.remedy
 
 
 def test_cgroups_of_every_kind() -> None:
@@ -80,6 +99,7 @@ def test_walls_fail_by_what_they_need() -> None:
         HostCapability(name="b", ok=False, detail="", wall="vm"),
         HostCapability(name="c", ok=False, detail=""),
         HostCapability(name="d", ok=True, detail="", wall="container"),
+        HostCapability(name="e", ok=False, detail="", wall="container", tried=False),
     ]
     assert report.failing_walls(lines) == {"container": ["a"], "vm": ["a", "b"]}
 
@@ -89,7 +109,7 @@ def test_the_report_of_this_host_is_whole() -> None:
     names = [line.name for line in lines]
     assert len(names) == len(set(names))
     assert {"root", "kernel", "cgroups", "nftables", "kvm", "qemu", "disk space", "overlayfs"} <= set(names)
-    assert all(line.remedy for line in lines if not line.ok)
+    assert all(line.remedy for line in lines if line.tried and not line.ok)
 
 
 def test_the_command_asks_the_daemon_first(
@@ -97,7 +117,7 @@ def test_the_command_asks_the_daemon_first(
 ) -> None:
     monkeypatch.setenv("ENISLE_HOST", server.host)
     server.on("GET", "/version", {"Version": "9"})
-    line = {"name": "kvm", "ok": False, "detail": "no", "remedy": "buy", "wall": "vm"}
+    line = {"name": "kvm", "ok": False, "detail": "no", "remedy": "buy", "wall": "vm", "tried": True}
     server.on("GET", "/enisle/v1/doctor", [line])
     assert main(["doctor"]) == 1
     out = capsys.readouterr().out

@@ -48,7 +48,7 @@ def _show(lines: Sequence[HostCapability], failed: dict[str, list[str]]) -> None
     colour = table.use_colour(sys.stdout)
     width = min(table.terminal_columns(sys.stdout) or 200, 200)
     for line in lines:
-        mark, code = ("✓", "32") if line.ok else ("✗", "31") if line.wall else ("!", "33")
+        mark, code = _mark(line)
         shown = f"\x1b[{code}m{mark}\x1b[0m" if colour else mark
         _print_wrapped(f"{shown} {line.name:{_NAME_CELLS}} ", printable(line.detail), width)
         if line.remedy and not line.ok:
@@ -57,8 +57,19 @@ def _show(lines: Sequence[HostCapability], failed: dict[str, list[str]]) -> None
     for wall, what in (("container", "containers"), ("vm", "virtual machines")):
         if wall in failed:
             print(f"This host cannot run {what}: {', '.join(failed[wall])}.")
+        elif any(not line.tried and line.wall in (wall, "both") for line in lines):
+            print(f"Whether this host can run {what} is not known.")
         else:
             print(f"This host can run {what}.")
+
+
+def _mark(line: HostCapability) -> tuple[str, str]:
+    """The sign before a line, and its colour."""
+    if line.ok:
+        return "✓", "32"
+    if not line.tried:
+        return "?", "33"
+    return ("✗", "31") if line.wall else ("!", "33")
 
 
 def _print_wrapped(start: str, text: str, width: int) -> None:
@@ -81,5 +92,5 @@ DOCTOR = Command(
     most=0,
     long="""Asks the daemon if it runs, else looks at this host itself. Ends with 1 when containers or VMs cannot work.
 
-✓ works   ! works, with a drawback   ✗ a wall cannot work without it""",
+✓ works   ! works, with a drawback   ✗ a wall cannot work without it   ? only root can find out""",
 )  # fmt: skip
