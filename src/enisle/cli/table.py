@@ -17,8 +17,8 @@ _LEAST_SHRUNK = 8  # columns are not cut to fewer cells than this
 class Column(NamedTuple):
     """``shrink``: how readily it gives way when the table is too wide; 0 never, 1 only at last, higher earlier.
 
-    ``drop``: left out, highest first, where the terminal is too narrow for it; 0 never. ``keep`` says which end of a
-    cut cell stays: "start" or "end". ``right`` aligns numbers.
+    ``drop``: left out, highest first, where the terminal is too narrow for it; 0 never, below 0 only where shrinking
+    all columns was not enough. ``keep`` says which end of a cut cell stays: "start" or "end". ``right`` aligns numbers.
     """
 
     title: str
@@ -71,13 +71,11 @@ def widths(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, limit: i
     found = [max([cells(column.title), *(cells(row[index]) for row in rows)]) for index, column in enumerate(columns)]
     if limit is None:
         return found
-    droppable = sorted((column.drop, index) for index, column in enumerate(columns) if column.drop)
-    while True:
-        fitted = _shrunk(columns, found, limit, least=2)
-        if _total(fitted) <= limit or not droppable:
-            break
-        found[droppable.pop()[1]] = -1
-    return _shrunk(columns, fitted, limit, least=1)
+    dropped = sorted(((column.drop, index) for index, column in enumerate(columns) if column.drop), reverse=True)
+    for drop, index in dropped:
+        if _total(_shrunk(columns, found, limit, least=2 if drop > 0 else 1)) > limit:
+            found[index] = -1
+    return _shrunk(columns, _shrunk(columns, found, limit, least=2), limit, least=1)
 
 
 def _total(found: Sequence[int]) -> int:

@@ -43,6 +43,13 @@ def test_the_least_important_columns_are_left_out_where_nothing_else_helps() -> 
     assert table.lines(columns, rows, limit=8, colour=False) == ["NAME", "instanc…"]
 
 
+def test_the_last_resort_is_to_leave_out_what_would_rather_stay() -> None:
+    columns = [Column("CONTAINER ID", drop=-1), Column("STATE"), Column("NAME", shrink=1)]
+    rows = [["0123456789ab", "running", "a-name-of-some-length"]]
+    assert table.lines(columns, rows, limit=36, colour=False)[1] == "0123456789ab   running   a-name-of-…"
+    assert table.lines(columns, rows, limit=30, colour=False)[1] == "running   a-name-of-some-leng…"
+
+
 def test_wide_characters_count_double() -> None:
     assert table.cells("日本") == 4
     assert table.cut("日本語", 5) == "日本…"

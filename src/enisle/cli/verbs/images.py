@@ -23,7 +23,7 @@ _IMAGES = Listing(
         ("Repository", Column("REPOSITORY", shrink=2, keep="end")),
         ("Tag", Column("TAG", shrink=1)),
         ("Digest", Column("DIGEST", shrink=3, drop=2)),
-        ("ID", Column("IMAGE ID")),
+        ("ID", Column("IMAGE ID", drop=-1)),
         ("CreatedSince", Column("CREATED", drop=1)),
         ("Size", Column("SIZE", right=True)),
     )

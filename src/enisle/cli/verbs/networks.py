@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 _LISTING = Listing(
     (
-        ("ID", Column("NETWORK ID")),
+        ("ID", Column("NETWORK ID", drop=-1)),
         ("Name", Column("NAME", shrink=1)),
         ("Driver", Column("DRIVER")),
-        ("Scope", Column("SCOPE")),
-        ("Subnet", Column("SUBNET", shrink=1)),
+        ("Scope", Column("SCOPE", drop=1)),
+        ("Subnet", Column("SUBNET", shrink=2)),
     )
 )
 

@@ -34,8 +34,8 @@ def _wall_style(text: str) -> str:
 
 _LISTING = Listing(
     (
-        ("ID", Column("CONTAINER ID")),
-        ("Image", Column("IMAGE", shrink=2, keep="end")),
+        ("ID", Column("CONTAINER ID", drop=-2)),
+        ("Image", Column("IMAGE", shrink=2, drop=-1, keep="end")),
         ("Command", Column("COMMAND", shrink=4, drop=3)),
         ("CreatedAgo", Column("CREATED", drop=2)),
         ("Status", Column("STATUS", shrink=1, style=_status_style)),

@@ -21,14 +21,14 @@ from enisle.sdk.client import Client
 _REFRESH_S = 1.0
 _LISTING = Listing(
     (
-        ("ID", Column("CONTAINER ID")),
+        ("ID", Column("CONTAINER ID", drop=3)),
         ("Name", Column("NAME", shrink=1)),
         ("CPUPerc", Column("CPU %", right=True)),
         ("MemUsage", Column("MEM USAGE / LIMIT", right=True)),
-        ("MemPerc", Column("MEM %", right=True)),
-        ("NetIO", Column("NET I/O", right=True)),
-        ("BlockIO", Column("BLOCK I/O", right=True)),
-        ("PIDs", Column("PIDS", right=True)),
+        ("MemPerc", Column("MEM %", drop=2, right=True)),
+        ("NetIO", Column("NET I/O", drop=-2, right=True)),
+        ("BlockIO", Column("BLOCK I/O", drop=-1, right=True)),
+        ("PIDs", Column("PIDS", drop=1, right=True)),
     )
 )
 
