@@ -146,8 +146,11 @@ class ArchiveTree(Tree):
             return path
         place: Path = ()
         for part in path:
-            place = self.evaluate((*place, part))
+            place = (*place, part)
             node = self._nodes.get(place)
+            if node is not None and node.kind is FileKind.SYMBOLIC_LINK:
+                place = self.evaluate(place)  # not always: it begins at the root, and paths may be deep
+                node = self._nodes.get(place)
             if node is None:
                 place = (*self._directory(place[:-1]), place[-1])
                 self._put(place, Node(kind=FileKind.DIRECTORY, mode=0o755))

@@ -203,6 +203,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, help="what schemathesis says goes to this file")
     parser.add_argument("more", nargs="*", help="further arguments for schemathesis")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would ours
     daemon = new_daemon(prefix="z")
     daemon.prefix = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
     use_guest_cache(daemon)
