@@ -27,7 +27,7 @@ async def main():
     mount("tmpfs", str(root), "tmpfs", 0, "size=160m")
     store = await LocalImageStore.open(root / "images")
     kept = await add(store, "kept", b"1" * 1000)
-    for size in (200 << 20, 60 << 20):
+    for size in (200 << 20, 90 << 20):
         try:
             await add(store, "large", os.urandom(size))
         except (Exhausted, Invalid) as error:

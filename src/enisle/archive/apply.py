@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from enisle.archive.beneath import Parents, look, remove
-from enisle.archive.entry import ArchiveError, Entry, FileKind, components, shown
+from enisle.archive.entry import ArchiveError, Entry, FileKind, TooLargeError, components, shown
 from enisle.archive.reader import ByteSource, TarReader
 
 _TIME_LIMIT_NS = (1 << 33) * 1_000_000_000  # what every file system of today can hold, and far from overflow
@@ -118,7 +118,7 @@ class _Target:
         if self.done.entries > limits.entries:
             raise ArchiveError(f"the archive holds more than the limit of {limits.entries} files")
         if self.stored > limits.total_bytes:
-            raise ArchiveError(f"the archive unpacks to more than the limit of {limits.total_bytes} bytes")
+            raise TooLargeError(f"the archive unpacks to more than the limit of {limits.total_bytes} bytes")
         if entry.size > limits.file_bytes:
             raise ArchiveError(f"{shown(entry.name)}: larger than the limit of {limits.file_bytes} bytes")
 

@@ -10,8 +10,15 @@ NAME_LIMIT_BYTES = 4096  # PATH_MAX; no longer name can be created by one system
 ID_LIMIT = 2**32 - 2  # 2**32 - 1 means "leave alone" to chown(2)
 
 
+_UNCLEAN = frozenset({b"", b".", b".."})
+
+
 class ArchiveError(Exception):
     """The archive is malformed, hostile or over a limit; the text names the entry and the cause."""
+
+
+class TooLargeError(ArchiveError):
+    """The archive's files are more than there is room for."""
 
 
 class FileKind(Enum):
@@ -67,8 +74,11 @@ def components(name: bytes) -> list[bytes]:
         raise ArchiveError(f"{shown(name)}: the name is longer than {NAME_LIMIT_BYTES} bytes")
     if b"\0" in name:
         raise ArchiveError(f"{shown(name)}: the name holds a NUL byte")
+    split = name.split(b"/")
+    if not _UNCLEAN.intersection(split):
+        return split
     parts: list[bytes] = []
-    for part in name.split(b"/"):
+    for part in split:
         if part == b"..":
             if not parts:
                 raise ArchiveError(f"{shown(name)}: the name leads out of the archive")

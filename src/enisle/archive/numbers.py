@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 from enisle.archive.entry import ArchiveError
 
+_REMEMBERED = 1024  # the fields of one header are mostly those of the last: owner, mode, time
 
+
+@functools.lru_cache(_REMEMBERED)
 def parse_number(field: bytes) -> int:
     """The value of a header field. Raises ArchiveError for anything but octal digits or base 256."""
     lead = field[0]
@@ -37,6 +42,7 @@ def parse_decimal(text: bytes, what: str) -> int:
     return int(text)
 
 
+@functools.lru_cache(_REMEMBERED)
 def parse_time_ns(text: bytes) -> int:
     """A pax time: seconds with an optional fraction, possibly negative."""
     sign = -1 if text.startswith(b"-") else 1

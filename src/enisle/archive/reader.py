@@ -6,6 +6,7 @@ mean the same here as there.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -219,7 +220,7 @@ def parse_header(block: bytes) -> tuple[Entry, bytes]:
     """One header block as an entry and its type flag. Raises ArchiveError on a wrong checksum or field."""
     check = block[148:156]
     expected = parse_number(check)
-    plain = sum(block) - sum(check) + 8 * 0x20
+    plain = _sum(block[:148]) + 8 * 0x20 + _sum(block[156:384]) + _sum(block[384:])
     if expected != plain and expected != plain - 256 * sum(b > 127 for b in block[:148] + block[156:]):
         raise ArchiveError("a header's checksum is wrong: this is no tar archive, or it is damaged")
     magic = block[257:263]
@@ -246,3 +247,8 @@ def parse_header(block: bytes) -> tuple[Entry, bytes]:
         device=device,
     )
     return entry, block[156:157]
+
+
+def _sum(data: bytes) -> int:
+    """The sum of at most 256 bytes: the lower half of Adler-32 (RFC 1950) less one, as long as it is below 65521."""
+    return (zlib.adler32(data) & 0xFFFF) - 1

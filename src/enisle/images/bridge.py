@@ -6,8 +6,10 @@ import asyncio
 import queue
 import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 _PIECES = 8
+_BATCH_BYTES = 1 << 18  # smaller pieces go together: each change of threads costs
 
 
 class Inlet:
@@ -23,10 +25,17 @@ class Inlet:
 
     async def feed(self, source: AsyncIterator[bytes]) -> None:
         """Pass on all of the source; a failure of the source is raised by the reader."""
+        batch: list[bytes] = []
+        size = 0
         try:
             async for piece in source:
-                if piece:
-                    await self._put(piece)
+                batch.append(piece)
+                size += len(piece)
+                if size >= _BATCH_BYTES:
+                    await self._put(b"".join(batch))
+                    batch, size = [], 0
+            if size:
+                await self._put(b"".join(batch))
             await self._put(None)
         except Exception as error:
             await self._put(error)
@@ -45,7 +54,7 @@ class Inlet:
     def read(self, size: int, /) -> bytes:
         """For the thread: at most ``size`` bytes, b"" at the end or after close."""
         if not self._current and not self._ended:
-            item = self._pieces.get()
+            item = self._pieces.get() if not self._closed.is_set() else None
             self._loop.call_soon_threadsafe(self._room.set)
             if isinstance(item, BaseException):
                 self._ended = True
@@ -59,7 +68,10 @@ class Inlet:
         """Let both sides go: the feeder stops, a waiting reader sees the end."""
         self._closed.set()
         self._room.set()
-        try:
-            self._pieces.put_nowait(None)
-        except queue.Full:
-            pass
+        while True:
+            try:
+                self._pieces.put_nowait(None)
+                return
+            except queue.Full:
+                with suppress(queue.Empty):
+                    self._pieces.get_nowait()

@@ -26,6 +26,7 @@ class ContentStore:
     def __init__(self, root: Path) -> None:
         self._blobs = root / "blobs" / "sha256"
         self._ingest = root / "ingest"
+        self._given: set[str] = set()  # names of files that somebody may be working on
         for path in (root, self._blobs, self._ingest):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -87,7 +88,9 @@ class ContentStore:
 
     def temporary(self) -> Path:
         """A new name in the ingest directory."""
-        return self._ingest / secrets.token_hex(16)
+        name = secrets.token_hex(16)
+        self._given.add(name)
+        return self._ingest / name
 
     def adopt(self, path: Path, blob: Digest) -> None:
         """Make a verified file the blob."""
@@ -107,16 +110,18 @@ class ContentStore:
         return [Digest("sha256:" + name) for name in os.listdir(self._blobs) if is_digest("sha256:" + name)]
 
     def sweep(self, keep: Iterable[Digest], *, age_s: float = _STALE_S) -> int:
-        """Remove blobs not in ``keep`` and unfinished files, both older than ``age_s``; the bytes freed on the disk.
+        """Remove blobs not in ``keep`` and broken downloads, both older than ``age_s``, and what a crash left behind;
+        the bytes freed on the disk.
 
         What a broken pull left behind is young, and makes the next try shorter.
         """
+        self._given &= set(os.listdir(self._ingest))
         kept = {self.path(blob).name for blob in keep}
         limit = time.time() - age_s
         freed = 0
         for path in [*self._blobs.iterdir(), *self._ingest.iterdir()]:
             resumable = path.parent == self._blobs or path.suffix == ".partial"
-            if path.name.removesuffix(".partial") in kept:
+            if path.name.removesuffix(".partial") in kept or path.name in self._given:
                 continue
             status = path.lstat()
             if not resumable or status.st_mtime <= limit:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 
 from enisle.contracts import Progress
@@ -17,12 +16,10 @@ from enisle.images.cleanup import to_the_end
 from enisle.images.content import ContentStore, storage_errors
 from enisle.images.flights import Flights
 from enisle.images.index import Index, LayerRecord
-from enisle.images.layer_job import LayerJob, LayerResult, write_all
+from enisle.images.layer_job import LayerJob, LayerResult
 from enisle.images.layers import LayerStore
 from enisle.images.workers import Workers
 from enisle.model.ids import Digest
-
-_SPOOL_BATCH_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,8 +81,8 @@ class Taken:
     entries: int
 
 
-async def _at_once() -> None:
-    return
+async def at_once() -> None:
+    """Wait for nothing."""
 
 
 async def ingest_file(
@@ -95,7 +92,7 @@ async def ingest_file(
     *,
     end: asyncio.Event,
     on_read: Callable[[int], None],
-    below_ready: Callable[[], Awaitable[None]] = _at_once,
+    below_ready: Callable[[], Awaitable[None]] = at_once,
 ) -> Taken:
     """Take in a layer from a file of the ingest directory, which is gone afterwards unless something failed.
 
@@ -104,20 +101,36 @@ async def ingest_file(
     known_chain = next_chain(wanted.below, Digest(wanted.diff_id)) if wanted.diff_id else None
     unpack = known_chain is None or not parts.layers.has(known_chain)
     result, staged, stored = await _run(parts, wanted, source, end, on_read, unpack=unpack)
-    chain = next_chain(wanted.below, Digest(result.diff_id))
     try:
-        await below_ready()
-        if staged is not None:
-            with storage_errors():
-                await asyncio.to_thread(parts.layers.commit, staged, chain, result.made, wanted.below)
+        taken = await place(parts, wanted, result, staged, stored, below_ready)
     except BaseException:
         if stored != source:
             stored.unlink(missing_ok=True)
         if staged is not None:
             await to_the_end(asyncio.to_thread(parts.layers.discard, staged))
         raise
-    parts.content.adopt(stored, Digest(result.digest))
     source.unlink(missing_ok=True)
+    return taken
+
+
+async def place(
+    parts: Parts,
+    wanted: Wanted,
+    result: LayerResult,
+    staged: Path | None,
+    stored: Path,
+    below_ready: Callable[[], Awaitable[None]],
+) -> Taken:
+    """Give an unpacked layer and its blob their places, once the layer below has its own. None: unpacked before.
+
+    After a failure the caller has to remove both.
+    """
+    chain = next_chain(wanted.below, Digest(result.diff_id))
+    await below_ready()
+    if staged is not None:
+        with storage_errors():
+            await asyncio.to_thread(parts.layers.commit, staged, chain, result.made, wanted.below)
+    parts.content.adopt(stored, Digest(result.digest))
     known = parts.known_layer(chain) if staged is None else None
     record = LayerRecord(
         chain=chain,
@@ -157,25 +170,6 @@ async def _run(
             await to_the_end(asyncio.to_thread(parts.layers.discard, staged))
         raise
     return result, staged, source if wanted.digest else compressed
-
-
-async def spool(source: AsyncIterator[bytes], path: Path) -> None:
-    """Write a stream to a file. Exhausted when the disk is full; failures of the stream are its own."""
-    batch: list[bytes] = []
-    size = 0
-    with path.open("wb", buffering=0) as file:
-        async for piece in source:
-            batch.append(piece)
-            size += len(piece)
-            if size >= _SPOOL_BATCH_BYTES:
-                await asyncio.to_thread(_append, file, b"".join(batch))
-                batch, size = [], 0
-        await asyncio.to_thread(_append, file, b"".join(batch))
-
-
-def _append(file: FileIO, data: bytes) -> None:
-    with storage_errors():
-        write_all(file.fileno(), data)
 
 
 def layer_progress(progress: Progress, layer_id: str, status: str, total: int) -> Callable[[int], None]:

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from enisle.archive.apply import Applied, Limits, apply
-from enisle.archive.entry import ArchiveError
+from enisle.archive.entry import ArchiveError, TooLargeError
 from enisle.archive.reader import ByteSource
-from enisle.errors import Invalid
+from enisle.errors import Exhausted, Invalid
 from enisle.images.compression import BROKEN, CHUNK, Compressor, Peeked, decompressed, gzip_compressor, peek
 
 _PIECES = 16
@@ -25,11 +25,13 @@ _PIECES = 16
 class LayerJob:
     """What to do with one layer. Paths are absolute.
 
-    ``store``: also write the blob there, compressed if it came plain; "" for none. ``unpack``: an empty directory; "":
-    only verify. ``digest``, ``diff_id``: what it must be, "" for whatever it is. ``total_bytes``: limit unpacked.
+    ``store``: also write the blob there (``compress``: compressed if it came plain); "" for none. ``unpack``: an empty
+    directory; "": only verify. ``digest``, ``diff_id``: what it must be, "" for whatever it is. ``total_bytes``: limit
+    unpacked.
     """
 
     store: str = ""
+    compress: bool = True
     unpack: str = ""
     digest: str = ""
     diff_id: str = ""
@@ -95,7 +97,7 @@ class _Compressed:
         write_all(self._fd, data)
 
 
-def write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write all of the bytes to a blocking descriptor."""
     view = memoryview(data)
     while view:
@@ -105,12 +107,15 @@ def write_all(fd: int, data: bytes) -> None:
 class _Plain:
     """The layer's plain bytes, made by a thread ahead of whoever reads them."""
 
-    def __init__(self, source: ByteSource, store_fd: int, on_read: Callable[[int], None]) -> None:
+    def __init__(
+        self, source: ByteSource, store_fd: int, on_read: Callable[[int], None], *, compress: bool = True
+    ) -> None:
         kind, whole = peek(source)
         self.compression = kind
-        self.raw = _Counted(whole, on_read, store_fd if kind else -1)
+        compress = compress and not kind and store_fd >= 0
+        self.raw = _Counted(whole, on_read, -1 if compress else store_fd)
         self._inflated = decompressed(kind, Peeked(b"", self.raw)) if kind else self.raw
-        self.stored = _Compressed(store_fd) if not kind and store_fd >= 0 else None
+        self.stored = _Compressed(store_fd) if compress else None
         self.hash = hashlib.sha256() if kind else self.raw.hash  # what comes plain is hashed once
         self.size = 0
         self._pieces: queue.Queue[bytes | BaseException] = queue.Queue(_PIECES)
@@ -168,12 +173,12 @@ def _explained(error: BaseException, position: int) -> BaseException:
 def run(job: LayerJob, source: ByteSource, on_read: Callable[[int], None]) -> LayerResult:
     """Do it. ``on_read`` hears of the compressed bytes read so far.
 
-    Raises Invalid for a layer that is not what it should be, OSError where the disk fails. What was written until then
-    stays for the caller to remove.
+    Raises Invalid for a layer that is not what it should be, Exhausted for one over the limit, OSError where the disk
+    fails. What was written until then stays for the caller to remove.
     """
     store_fd = os.open(job.store, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600) if job.store else -1
     try:
-        plain = _Plain(source, store_fd, on_read)
+        plain = _Plain(source, store_fd, on_read, compress=job.compress)
         try:
             applied = _unpack(job, plain)
         finally:
@@ -190,7 +195,7 @@ def run(job: LayerJob, source: ByteSource, on_read: Callable[[int], None]) -> La
             compression=plain.compression or ("gzip" if plain.stored else ""),
             made=[name.decode("latin-1") for name in applied.made],
         )
-        _verify(job, result, plain)
+        verify(result, digest=job.digest, diff_id=job.diff_id)
         return result
     finally:
         if store_fd >= 0:
@@ -206,15 +211,19 @@ def _unpack(job: LayerJob, plain: _Plain) -> Applied:
     try:
         limits = Limits(total_bytes=job.total_bytes, entries=job.entries)
         return apply(root, plain, whiteouts="overlay", limits=limits)
+    except TooLargeError as error:
+        raise Exhausted(
+            f"the layer cannot be unpacked: {error}.", remedy="Remove images or enlarge the disk."
+        ) from error
     except ArchiveError as error:
         raise Invalid(f"the layer cannot be unpacked: {error}") from error
     finally:
         os.close(root)
 
 
-def _verify(job: LayerJob, result: LayerResult, plain: _Plain) -> None:
-    received = "sha256:" + plain.raw.hash.hexdigest()
-    if job.digest and received != job.digest:
-        raise Invalid(f"filesystem layer verification failed for digest {job.digest}: what was sent is {received}")
-    if job.diff_id and result.diff_id != job.diff_id:
-        raise Invalid(f"layer {received}: its content is {result.diff_id}, but the image's config says {job.diff_id}")
+def verify(result: LayerResult, *, digest: str, diff_id: str) -> None:
+    """Raise Invalid for a layer that is not what it should be; "" stands for whatever it is."""
+    if digest and result.digest != digest:
+        raise Invalid(f"filesystem layer verification failed for digest {digest}: what was sent is {result.digest}")
+    if diff_id and result.diff_id != diff_id:
+        raise Invalid(f"layer {result.digest}: its content is {result.diff_id}, but the image's config says {diff_id}")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
 
 from enisle.contracts import Progress
 from enisle.errors import Invalid
 from enisle.formats.oci_config import chain_ids
 from enisle.images.archive_plan import ArchivedImage, ArchivedLayer, plan_archive, plan_tops
-from enisle.images.bridge import Inlet
+from enisle.images.arriving import Arriving, ArrivingLayer, arriving
 from enisle.images.content import digest_of
 from enisle.images.index import ImageRecord, LayerRecord, now_ns
-from enisle.images.ingest import Parts, Wanted, below, ingest_file, layer_progress, short
+from enisle.images.ingest import Parts, Wanted, below, ingest_file
 from enisle.images.pull import LayerKey, below_landed, first_failure, merge_records
-from enisle.images.spooled import Spooled
 from enisle.model.ids import Digest, ImageId
 
 
@@ -23,30 +24,19 @@ async def load(parts: Parts, source: AsyncIterator[bytes], progress: Progress) -
 
     Either every image of the archive is in the index when this returns, or none was added.
     """
-    with Spooled(parts.content) as members:
-        await _spool(members, source)
+    async with arriving(parts, progress) as members:
+        await members.take(source)
         images = await asyncio.to_thread(plan_archive, members)
         with parts.pinned(item for image in images for item in _content(image)):
             records = [await _load_image(parts, members, image, progress) for image in images]
             return await _name(parts, images, records, plan_tops(members), progress)
 
 
-async def _spool(members: Spooled, source: AsyncIterator[bytes]) -> None:
-    inlet = Inlet()
-    feeding = asyncio.create_task(inlet.feed(source))
-    try:
-        await asyncio.to_thread(members.fill, inlet)
-        await feeding
-    finally:
-        inlet.close()
-        feeding.cancel()
-
-
 def _content(image: ArchivedImage) -> list[str]:
     return [*chain_ids(image.image.diff_ids), *(layer.digest for layer in image.layers if layer.digest)]
 
 
-async def _load_image(parts: Parts, members: Spooled, archived: ArchivedImage, progress: Progress) -> ImageRecord:
+async def _load_image(parts: Parts, members: Arriving, archived: ArchivedImage, progress: Progress) -> ImageRecord:
     if len(archived.layers) != len(archived.image.diff_ids):
         raise Invalid("the image archive does not hold as many layers as the config")
     layers = await _load_layers(parts, members, archived, progress)
@@ -62,7 +52,7 @@ async def _load_image(parts: Parts, members: Spooled, archived: ArchivedImage, p
 
 
 async def _load_layers(
-    parts: Parts, members: Spooled, archived: ArchivedImage, progress: Progress
+    parts: Parts, members: Arriving, archived: ArchivedImage, progress: Progress
 ) -> list[LayerRecord]:
     """Every layer, in order, several at once. The first failure ends the others."""
     chains = chain_ids(archived.image.diff_ids)
@@ -86,7 +76,7 @@ async def _load_layers(
 
 async def _load_layer(
     parts: Parts,
-    members: Spooled,
+    members: Arriving,
     layer: ArchivedLayer,
     wanted: Wanted,
     chain: Digest,
@@ -97,22 +87,35 @@ async def _load_layer(
         known = parts.known_layer(chain)
         if known is not None and layer.digest in ("", known.blob):
             return known
-        path = parts.content.temporary()  # a name of its own: another layer may be the same member of the archive
-        path.hardlink_to(members.get(layer.member))
-        end = asyncio.Event()
-        end.set()
-        size = path.stat().st_size
-        on_read = layer_progress(report, short(chain), "Loading layer", size)
-        try:
-            taken = await ingest_file(
-                parts, wanted, path, end=end, on_read=on_read, below_ready=lambda: below_landed(parts, under)
-            )
-        finally:
-            path.unlink(missing_ok=True)
-        report({"status": "Loading layer", "progressDetail": {"current": size, "total": size}, "id": short(chain)})
-        return taken.record
+        member = members.get(layer.member)
+
+        async def below_ready() -> None:
+            await below_landed(parts, under)
+
+        if isinstance(member, ArrivingLayer):
+            if (taken := await member.settle(parts, wanted, below_ready)) is not None:
+                return taken.record
+            assert member.record is not None
+            again = replace(wanted, digest=member.record.blob, media_type=wanted.media_type or member.record.media_type)
+            return await _from_file(parts, again, parts.content.path(member.record.blob), below_ready)
+        return await _from_file(parts, wanted, member, below_ready)
 
     return await parts.flights.join((layer.digest, chain), work, progress)
+
+
+async def _from_file(
+    parts: Parts, wanted: Wanted, member: Path, below_ready: Callable[[], Awaitable[None]]
+) -> LayerRecord:
+    """A small layer of the archive, or one that is here in another place; either may be wanted more than once."""
+    path = parts.content.temporary()
+    path.hardlink_to(member)
+    end = asyncio.Event()
+    end.set()
+    try:
+        taken = await ingest_file(parts, wanted, path, end=end, on_read=lambda _: None, below_ready=below_ready)
+    finally:
+        path.unlink(missing_ok=True)
+    return taken.record
 
 
 async def _name(

@@ -6,14 +6,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 from enisle.archive.copy import format_time
 from enisle.errors import Invalid
 from enisle.formats.json_document import SIZE_LIMIT_BYTES
 from enisle.formats.oci_config import ImageDocument, encode_config
 from enisle.images.index import ImageRecord, LayerRecord, now_ns
-from enisle.images.ingest import Parts, Taken, Wanted, ingest_file, spool
+from enisle.images.ingest import Parts, Taken, Wanted
+from enisle.images.intake import Intake
 from enisle.images.pull import merge_records
 from enisle.model.ids import ImageId
 from enisle.model.image import HistoryEntry
@@ -21,28 +21,12 @@ from enisle.model.image import HistoryEntry
 
 async def take_stream(parts: Parts, source: AsyncIterator[bytes], below: tuple[LayerRecord, ...]) -> Taken:
     """Take in a layer from a stream, compressed or not, on top of others (bottom first); unpacked while it arrives."""
-    path = parts.content.temporary()
-    path.touch(mode=0o600)
-    end = asyncio.Event()
-    wanted = Wanted(below=tuple(layer.chain for layer in reversed(below)))
-    taking = asyncio.create_task(ingest_file(parts, wanted, path, end=end, on_read=lambda _: None))
-    spooling = asyncio.create_task(_spool(source, path, end))
+    intake = await Intake.open(parts, on_read=lambda _: None)
     try:
-        await asyncio.wait([taking, spooling], return_when=asyncio.FIRST_EXCEPTION)
-        if spooling.done():
-            await spooling
-        return await taking
+        await intake.take(source)
+        return await intake.settle(Wanted(below=tuple(layer.chain for layer in reversed(below))))
     finally:
-        for task in (spooling, taking):
-            if not task.done():
-                task.cancel()
-        await asyncio.wait([spooling, taking])
-        path.unlink(missing_ok=True)
-
-
-async def _spool(source: AsyncIterator[bytes], path: Path, end: asyncio.Event) -> None:
-    await spool(source, path)
-    end.set()
+        await intake.close()
 
 
 async def add_image(

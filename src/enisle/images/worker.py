@@ -2,7 +2,9 @@
 
 A line of JSON each way: {"job": {...}, "source": path, "follow": bool} comes in; {"read": bytes} now and then and at
 last {"ok": {...}} or {"error": [kind, message]} go out. With ``follow`` the source is a file that still grows, until
-the line {"end": true}. After an error the process ends, because its reading thread may be stuck.
+the line {"end": true}. Without a path the layer comes through the pipe that was inherited, too: frames of a length
+(four bytes) and as many bytes; a length of 0 is the end. After an error the process ends, because its reading thread
+may be stuck, and so that the pipe breaks.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from enisle.errors import EnisleError, Exhausted, Kind
 from enisle.images.layer_job import LayerJob, run
 from enisle.linux.syscalls import PR_SET_PDEATHSIG, prctl
 
+FRAME_HEAD_BYTES = 4
 _POLL_S = 0.01  # how soon a growing source is looked at again
 _REPORT_S = 0.1
 
@@ -76,21 +79,50 @@ class _Growing:
         os.close(self._fd)
 
 
-def main(fd: int) -> None:
+class _Fed:
+    """The frames of one layer on the pipe."""
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe = pipe
+        self._left = 0  # of the current frame
+        self._ended = False
+
+    def read(self, size: int, /) -> bytes:
+        if not self._left and not self._ended:
+            self._left = int.from_bytes(self._some(FRAME_HEAD_BYTES), "big")
+            self._ended = not self._left
+        if self._ended:
+            return b""
+        piece = self._some(min(size, self._left))
+        self._left -= len(piece)
+        return piece
+
+    def _some(self, size: int) -> bytes:
+        """At least one byte; a head is written at once, and so never comes in two parts."""
+        piece = os.read(self._pipe, size)
+        if not piece:
+            os._exit(1)
+        return piece
+
+    def close(self) -> None:
+        """Nothing: the pipe is for the next layer, too."""
+
+
+def main(fd: int, pipe: int) -> None:
     """Serve jobs until the other side closes the socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-c in a terminal is for the daemon, which will end us
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     control = _Control(socket.socket(fileno=fd))
     while request := control.receive():
         try:
-            result = _serve(request, control)
+            result = _serve(request, control, pipe)
         except Exception as error:  # goes to the parent, whatever it is
             control.send({"error": explain(error)})
             os._exit(1)
         control.send({"ok": result})
 
 
-def _serve(request: dict[str, Any], control: _Control) -> dict[str, Any]:
+def _serve(request: dict[str, Any], control: _Control, pipe: int) -> dict[str, Any]:
     reported = time.monotonic()
 
     def on_read(size: int) -> None:
@@ -100,7 +132,8 @@ def _serve(request: dict[str, Any], control: _Control) -> dict[str, Any]:
             reported = now
             control.send({"read": size})
 
-    source = _Growing(request["source"], control, follow=request["follow"])
+    path = request["source"]
+    source = _Growing(path, control, follow=request["follow"]) if path else _Fed(pipe)
     try:
         return dataclasses.asdict(run(LayerJob(**request["job"]), source, on_read))
     finally:

@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from enisle.archive.reader import ByteSource
-from enisle.errors import Invalid
+from enisle.errors import Exhausted, Invalid
 from enisle.images.compression import BROKEN, Peeked, decompressed, detect, peek
 from enisle.images.layer_job import LayerJob, run
 from tests.contracts.images_support import layer_tar
@@ -127,5 +127,5 @@ def test_limits_are_named(tmp_path: Path) -> None:
     blob = gzip.compress(layer_tar({f"f{n}": b"" for n in range(20)}))
     with pytest.raises(Invalid, match="limit of 10 files"):
         run(LayerJob(unpack=str(tmp_path), entries=10), io.BytesIO(blob), lambda _: None)
-    with pytest.raises(Invalid, match="limit of 99 bytes"):
+    with pytest.raises(Exhausted, match="limit of 99 bytes"):
         run(LayerJob(unpack=str(tmp_path), total_bytes=99), io.BytesIO(layer_tar({"a": DATA})), lambda _: None)
