@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from enisle.errors import NotFound
+from enisle.formats.oci import OCI_INDEX
 from enisle.formats.reference import parse_reference
 from enisle.images.platforms import host_platform
 from enisle.images.store import LocalImageStore
+from enisle.model.ids import ImageId
 from enisle.model.image import Platform
-from tests.contracts.images_support import FakeRegistry, Messages, docker_registry, make_image, pieces, serving
+from tests.contracts.images_support import (
+    FakeRegistry,
+    Messages,
+    digest_of,
+    docker_registry,
+    make_attestation,
+    make_image,
+    make_index,
+    pieces,
+    serving,
+)
 
 HERE = host_platform()
 OTHER = Platform(architecture="s390x" if HERE.architecture != "s390x" else "amd64")
@@ -145,3 +158,59 @@ async def test_archives_carry_all_platforms(store: LocalImageStore, registry: Fa
             assert (await second.distribution(f"{host}/app:1", auth=None))[0].digest == index
     finally:
         await second.close()
+
+
+def add_attested(registry: FakeRegistry) -> tuple[str, str]:
+    """One platform and what BuildKit says of it, as buildx pushes; the digests of the index and of the attestation."""
+    attestation, entry = make_attestation(OWN)
+    index = json.loads(make_index({f"linux/{HERE.architecture}": OWN}))
+    index["manifests"].append(entry)
+    data = json.dumps(index).encode()
+    for made in (OWN, attestation):
+        registry.add(made, made.digest)
+    registry.manifests["latest"] = registry.manifests[digest_of(data)] = (data, OCI_INDEX)
+    return digest_of(data), attestation.digest
+
+
+async def test_attestations_travel_with_their_image(
+    store: LocalImageStore, registry: FakeRegistry, tmp_path: Path
+) -> None:
+    index, attestation = add_attested(registry)
+    name = f"{registry.host}/app:latest"
+    await pull(store, name, HERE)
+    assert len(await store.all()) == 1
+    kinds = {each.descriptor.digest: each.available for each in await store.variants(ImageId(OWN.id))}
+    assert kinds == {OWN.digest: True, attestation: True}
+    async with await store.save([name]) as stream:
+        archive = b"".join([piece async for piece in stream])
+    second = await LocalImageStore.open(tmp_path / "second")
+    try:
+        await second.load(pieces(archive), progress=Messages())
+        for number, pushing in enumerate((store, second)):
+            async with docker_registry(tmp_path / f"registry{number}") as host:
+                await pushing.tag((await pushing.get(name)).id, f"{host}/app:1")
+                await pushing.push(f"{host}/app:1", auth=None, progress=Messages())
+                assert (await store.distribution(f"{host}/app:1", auth=None))[0].digest == index
+                assert (await store.distribution(f"{host}/app@{attestation}", auth=None))[0].digest == attestation
+        await store.prune(keep=lambda _: True)
+        assert all(each.available for each in await store.variants(ImageId(OWN.id)))
+        await store.remove(ImageId(OWN.id), prune_parents=True)
+        assert list((tmp_path / "store/blobs/sha256").iterdir()) == []
+    finally:
+        await second.close()
+
+
+@pytest.mark.parametrize("missing", [0, 1, 2])
+async def test_an_image_is_whole_without_its_attestations(
+    store: LocalImageStore, registry: FakeRegistry, missing: int
+) -> None:
+    _, attestation = add_attested(registry)
+    made, _ = make_attestation(OWN)
+    if missing == 2:
+        del registry.manifests[attestation]
+    else:
+        registry.blobs[list(made.blobs)[missing]] = b"other"
+    name = f"{registry.host}/app:latest"
+    await pull(store, name, HERE)
+    assert (await store.get(name)).id == OWN.id
+    assert [each.available for each in await store.variants(ImageId(OWN.id))] == [True, False]

@@ -12,6 +12,7 @@ from enisle.formats.json_document import SIZE_LIMIT_BYTES, parse_object
 from enisle.formats.oci import Index, Manifest, check_layer, parse_manifest
 from enisle.formats.oci_config import ImageDocument, parse_config
 from enisle.formats.reference import Reference, parse_reference
+from enisle.images.attestations import about, contents, is_attestation
 from enisle.images.content import digest_of
 from enisle.images.platforms import choose, host_platform
 from enisle.model.ids import Digest
@@ -41,7 +42,8 @@ class ArchivedLayer:
 class ArchivedImage:
     """One image of an archive. ``documents``: its manifest, then the index that lists it; empty for docker-archive.
 
-    ``sibling``: it is another platform of an image of the archive, and gets no name.
+    ``attached``: members that come along (attestations). ``sibling``: it is another platform of an image of the
+    archive, and gets no name.
     """
 
     config: bytes
@@ -49,6 +51,7 @@ class ArchivedImage:
     layers: tuple[ArchivedLayer, ...]
     names: tuple[Reference, ...] = ()
     documents: tuple[bytes, ...] = ()
+    attached: tuple[str, ...] = ()
     sibling: bool = False
 
 
@@ -59,6 +62,7 @@ class _Found:
     data: bytes
     manifest: Manifest
     index: bytes = b""
+    attached: tuple[str, ...] = ()
     sibling: bool = False
 
     def image(self, members: Documents, names: tuple[Reference, ...]) -> ArchivedImage:
@@ -69,6 +73,7 @@ class _Found:
             layers=_oci_layers(self.manifest),
             names=() if self.sibling else names,
             documents=self.documents,
+            attached=self.attached,
             sibling=self.sibling,
         )
 
@@ -130,6 +135,7 @@ def _plan_docker(members: Documents) -> list[ArchivedImage]:
                 else tuple(ArchivedLayer(member=str(one)) for one in layers),
                 names=tuple(parse_reference(str(tag)).or_latest() for tag in tags),
                 documents=known.documents if known else (),
+                attached=known.attached if known else (),
             )
         )
     others = [found for config, found in manifests.items() if found.sibling and config not in own]
@@ -163,7 +169,7 @@ def _manifests_by_config(members: Documents) -> dict[Digest, _Found]:
     index = parse_manifest(members.read("index.json"))
     for child in index.manifests if isinstance(index, Index) else ():
         for each in _manifests(members, child):
-            if all(members.find(_blob(layer.digest)) is not None for layer in each.manifest.layers):
+            if all(members.find(blob_member(layer.digest)) is not None for layer in each.manifest.layers):
                 found.setdefault(each.manifest.config.digest, each)
     return found
 
@@ -180,13 +186,14 @@ def _plan_oci(members: Documents) -> list[ArchivedImage]:
 
 def _manifests(members: Documents, child: Descriptor) -> list[_Found]:
     """The manifests a descriptor means: of an index all that are whole, the one for this machine first."""
-    if members.find(_blob(child.digest)) is None:
+    if members.find(blob_member(child.digest)) is None:
         return []
     data = _verified(members, child)
     parsed = parse_manifest(data, child.media_type)
     if isinstance(parsed, Manifest):
         return [_Found(data=data, manifest=parsed)]
     here = {one.digest: found for one in parsed.manifests if (found := _child(members, one, data))}
+    here = {name: replace(found, attached=_attached(members, parsed, name)) for name, found in here.items()}
     try:
         first = choose([one for one in parsed.manifests if one.digest in here], host_platform(), "").digest
     except NotFound:
@@ -198,26 +205,43 @@ def _manifests(members: Documents, child: Descriptor) -> list[_Found]:
 
 def _child(members: Documents, child: Descriptor, index: bytes) -> _Found | None:
     """A manifest that an index lists; None for one that is not whole, or is no image (BuildKit's attestations)."""
-    if members.find(_blob(child.digest)) is None or (child.platform and child.platform.os == "unknown"):
+    if members.find(blob_member(child.digest)) is None or _is_no_image(child):
         return None
     data = _verified(members, child)
     manifest = parse_manifest(data, child.media_type)
     if not isinstance(manifest, Manifest):
         raise Invalid("the image archive holds an index within an index")
     blobs = [manifest.config, *manifest.layers]
-    if not all(members.find(_blob(blob.digest)) is not None for blob in blobs):
+    if not all(members.find(blob_member(blob.digest)) is not None for blob in blobs):
         return None
     return _Found(data=data, manifest=manifest, index=index)
 
 
+def _is_no_image(child: Descriptor) -> bool:
+    return is_attestation(child) or (child.platform is not None and child.platform.os == "unknown")
+
+
+def _attached(members: Documents, index: Index, manifest: Digest) -> tuple[str, ...]:
+    """The members that make up the attestations of an image; none unless all are there."""
+    found: list[str] = []
+    for entry in about(index.manifests, manifest):
+        if members.find(blob_member(entry.digest)) is None:
+            return ()
+        attestation = parse_manifest(_verified(members, entry), entry.media_type)
+        blobs = contents(attestation) if isinstance(attestation, Manifest) else ()
+        found += [blob_member(blob.digest) for blob in (entry, *blobs)]
+    return tuple(dict.fromkeys(found)) if all(members.find(name) is not None for name in found) else ()
+
+
 def _verified(members: Documents, descriptor: Descriptor) -> bytes:
-    data = members.read(_blob(descriptor.digest))
+    data = members.read(blob_member(descriptor.digest))
     if digest_of(data) != descriptor.digest or len(data) != descriptor.size:
         raise Invalid(f"the image archive is damaged: blob {descriptor.digest} is not what its digest says")
     return data
 
 
-def _blob(digest: Digest) -> str:
+def blob_member(digest: Digest) -> str:
+    """Where an OCI layout has a blob."""
     return "blobs/" + digest.replace(":", "/")
 
 
@@ -225,7 +249,7 @@ def _oci_layers(manifest: Manifest) -> tuple[ArchivedLayer, ...]:
     for layer in manifest.layers:
         check_layer(layer)
     return tuple(
-        ArchivedLayer(member=_blob(layer.digest), digest=layer.digest, media_type=layer.media_type)
+        ArchivedLayer(member=blob_member(layer.digest), digest=layer.digest, media_type=layer.media_type)
         for layer in manifest.layers
     )
 

@@ -213,13 +213,13 @@ class Arriving:
             raise Invalid(f"the image archive is not whole: {name[:200]} is missing")
         return found
 
-    def read(self, name: str) -> bytes:
-        """A document of the archive."""
+    def read(self, name: str, *, limit: int = SIZE_LIMIT_BYTES) -> bytes:
+        """A document of the archive. Invalid for one that is larger."""
         path = self.get(name)
         if isinstance(path, ArrivingLayer):
             raise Invalid(f"the image archive's {name[:200]} is a layer, and should be a document")
-        if path.stat().st_size > SIZE_LIMIT_BYTES:
-            raise Invalid(f"the image archive's {name[:200]} is over the limit of {SIZE_LIMIT_BYTES} bytes")
+        if path.stat().st_size > limit:
+            raise Invalid(f"the image archive's {name[:200]} is over the limit of {limit} bytes")
         return path.read_bytes()
 
 

@@ -36,12 +36,13 @@ class ImageRecord:
     """One image; its id is the digest of its config, which is a blob. ``layers`` are bottom first.
 
     ``documents``: the manifest and, where it was found through one, the index. ``manifest`` is "" for an image made
-    here. ``parent``: the image it was committed from.
+    here. ``attached``: blobs that come along and are no part of it. ``parent``: the image it was committed from.
     """
 
     id: ImageId
     manifest: str = ""
     documents: tuple[Digest, ...] = ()
+    attached: tuple[Digest, ...] = ()
     layers: tuple[LayerRecord, ...] = ()
     parent: str = ""
     tagged_at: int = 0
@@ -49,7 +50,7 @@ class ImageRecord:
     @property
     def blobs(self) -> set[Digest]:
         """All the content it needs."""
-        return {Digest(self.id), *self.documents, *(layer.blob for layer in self.layers)}
+        return {Digest(self.id), *self.documents, *self.attached, *(layer.blob for layer in self.layers)}
 
 
 @dataclass(kw_only=True, slots=True)

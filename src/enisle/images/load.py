@@ -10,8 +10,9 @@ from pathlib import Path
 from enisle.contracts import Progress
 from enisle.errors import Invalid
 from enisle.formats.oci_config import chain_ids
-from enisle.images.archive_plan import ArchivedImage, ArchivedLayer, plan_archive, plan_tops
+from enisle.images.archive_plan import ArchivedImage, ArchivedLayer, blob_member, plan_archive, plan_tops
 from enisle.images.arriving import Arriving, ArrivingLayer, arriving
+from enisle.images.attestations import BLOB_LIMIT_BYTES
 from enisle.images.content import digest_of
 from enisle.images.index import ImageRecord, LayerRecord, now_ns
 from enisle.images.ingest import Parts, Wanted, below, ingest_file
@@ -46,9 +47,24 @@ async def _load_image(parts: Parts, members: Arriving, archived: ArchivedImage, 
         id=ImageId(content.put(archived.config)),
         manifest=documents[0] if documents else "",
         documents=documents,
+        attached=_take_attached(parts, members, archived),
         layers=tuple(layers),
         tagged_at=now_ns(),
     )
+
+
+def _take_attached(parts: Parts, members: Arriving, archived: ArchivedImage) -> tuple[Digest, ...]:
+    """Store the attestations of an image; their digests. () when they are damaged: the image is whole without them."""
+    found: list[Digest] = []
+    for name in archived.attached:
+        try:
+            data = members.read(name, limit=BLOB_LIMIT_BYTES)
+        except Invalid:
+            return ()
+        if blob_member(digest_of(data)) != name:
+            return ()
+        found.append(parts.content.put(data))
+    return tuple(found)
 
 
 async def _load_layers(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -13,6 +13,7 @@ from enisle.formats.oci import Index as ImageIndex
 from enisle.formats.oci import Manifest, check_layer, parse_manifest
 from enisle.formats.oci_config import ImageDocument, chain_ids, parse_config
 from enisle.formats.reference import Reference
+from enisle.images.attestations import fetch_attestations
 from enisle.images.content import storage_error
 from enisle.images.index import ImageRecord, LayerRecord, now_ns
 from enisle.images.ingest import Parts, Wanted, below, ingest_file, layer_progress, short
@@ -81,8 +82,20 @@ class Puller:
             before = self._parts.index.names.get(str(reference))
             chains = chain_ids(image.diff_ids)
             with self._parts.pinned([image_id, top.digest, document.digest, *chains, *_blobs(manifest)]):
-                layers = await self._layers(repository, manifest, image, chains, progress)
-                await self._record(reference, image_id, top, document, config, layers)
+                attaching = asyncio.create_task(
+                    fetch_attestations(self._parts.content, repository, top.data, document.digest)
+                )
+                async with _owned(attaching):
+                    layers = await self._layers(repository, manifest, image, chains, progress)
+                    record = ImageRecord(
+                        id=image_id,
+                        manifest=document.digest,
+                        documents=tuple(dict.fromkeys((document.digest, top.digest))),
+                        attached=await attaching,
+                        layers=tuple(layers),
+                        tagged_at=now_ns(),
+                    )
+                await self._record(reference, record, top, (document.data, top.data, config))
         progress({"status": f"Digest: {top.digest}"})
         news = "Image is up to date for" if before == image_id else "Downloaded newer image for"
         progress({"status": f"Status: {news} {reference.familiar}"})
@@ -242,27 +255,18 @@ class Puller:
     async def _record(
         self,
         reference: Reference,
-        image_id: ImageId,
+        record: ImageRecord,
         top: Document,
-        document: Document,
-        config: bytes,
-        layers: list[LayerRecord],
+        documents: Iterable[bytes],
     ) -> None:
         """Everything onto the disk, then into the index: the index never knows what the disk may have lost."""
         content = self._parts.content
-        documents = tuple(dict.fromkeys(content.put(data) for data in (document.data, top.data)))
-        content.put(config)
+        for data in documents:
+            content.put(data)
         await asyncio.to_thread(content.sync)
-        record = ImageRecord(
-            id=image_id,
-            manifest=document.digest,
-            documents=documents,
-            layers=tuple(layers),
-            tagged_at=now_ns(),
-        )
-        names = {str(reference.with_digest(top.digest)): image_id}
+        names = {str(reference.with_digest(top.digest)): record.id}
         if reference.tag and not reference.digest:
-            names[str(reference)] = image_id
+            names[str(reference)] = record.id
         tops = dict.fromkeys(names, top.digest)
         await self._parts.index.change(add=[self._merged(record)], name=names, tops=tops)
 
@@ -287,6 +291,7 @@ def merge_records(old: ImageRecord, new: ImageRecord) -> ImageRecord:
         id=new.id,
         manifest=new.manifest or old.manifest,
         documents=tuple(dict.fromkeys((*new.documents, *old.documents))),
+        attached=tuple(dict.fromkeys((*new.attached, *old.attached))),
         layers=new.layers,
         parent=new.parent or old.parent,
         tagged_at=new.tagged_at or old.tagged_at,

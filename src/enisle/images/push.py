@@ -21,7 +21,7 @@ from enisle.images.pull import first_failure, merge_records
 from enisle.images.registry.client import Repository, with_tries
 from enisle.images.registry.endpoints import RegistrySettings, host_of
 from enisle.images.registry.transport import Transport
-from enisle.images.variants import Family, family_of, sibling
+from enisle.images.variants import Family, Member, family_of, sibling
 from enisle.model.ids import Digest
 from enisle.model.image import Platform
 
@@ -30,11 +30,15 @@ _UPLOADS = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Plan:
-    """What to push: images with their manifests, and at last ``top`` under the tag. ``named`` gets its digest."""
+    """What to push: images with their manifests, what is attached to them, and at last ``top`` under the tag.
+
+    ``named`` gets its digest.
+    """
 
     images: list[tuple[ImageRecord, bytes]]
     named: ImageRecord
     top: bytes
+    attached: tuple[Member, ...] = ()
     note: dict[str, Any] | None = None
 
 
@@ -70,6 +74,8 @@ class Pusher:
                     await self._blobs(transport, repository, reference, image, manifest, progress)
                     if data != plan.top:
                         await repository.put_manifest(digest_of(data), data, manifest.media_type)
+                for member in plan.attached:
+                    await self._attached(transport, repository, member)
                 media_type = parse_manifest(plan.top).media_type
                 await repository.put_manifest(reference.tag or digest_of(plan.top), plan.top, media_type)
         digest = await self._remember(reference, plan)
@@ -99,7 +105,8 @@ class Pusher:
             note = _instead_of_index(family, data)
             return _Plan(images=[(record, data)], named=record, top=data, note=note)
         images = [(member.record, content.read(member.descriptor.digest)) for member in family.members if member.record]
-        return _Plan(images=images, named=record, top=family.data)
+        attached = tuple(member for member in family.members if member.attached)
+        return _Plan(images=images, named=record, top=family.data, attached=attached)
 
     async def _remember(self, reference: Reference, plan: _Plan) -> Digest:
         """The image's digest in that repository; "" as its manifest until now means that it was made here."""
@@ -135,6 +142,14 @@ class Pusher:
             raise first_failure(failures) from None
         if not await repository.has_blob(manifest.config.digest):
             await self._upload(transport, repository, manifest.config.digest, lambda _: None)
+
+    async def _attached(self, transport: Transport, repository: Repository, member: Member) -> None:
+        assert member.manifest is not None
+        for blob in dict.fromkeys((member.manifest.config.digest, *(layer.digest for layer in member.manifest.layers))):
+            if not await repository.has_blob(blob):
+                await self._upload(transport, repository, blob, lambda _: None)
+        data = self._parts.content.read(member.descriptor.digest)
+        await repository.put_manifest(member.descriptor.digest, data, member.manifest.media_type)
 
     async def _layer(
         self,

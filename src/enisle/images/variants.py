@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enisle.errors import NotFound
 from enisle.formats.oci import Index, Manifest, parse_manifest
 from enisle.formats.oci_config import parse_config
+from enisle.images.attestations import is_attestation
 from enisle.images.content import ContentStore, digest_of
 from enisle.images.index import ImageRecord
 from enisle.images.index import Index as Records
@@ -21,11 +22,17 @@ from enisle.model.image import Descriptor, ImageVariant, Platform
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Member:
-    """One entry of an index. ``record``: its image, if all of it is here."""
+    """One entry of an index. ``record``: its image, if all of it is here. ``attached``: an attestation that is here."""
 
     descriptor: Descriptor
     manifest: Manifest | None = None
     record: ImageRecord | None = None
+    attached: bool = False
+
+    @property
+    def here(self) -> bool:
+        """Whether all of it is."""
+        return self.record is not None or self.attached
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +46,7 @@ class Family:
     @property
     def whole(self) -> bool:
         """Whether everything it lists is here."""
-        return all(member.record is not None for member in self.members)
+        return all(member.here for member in self.members)
 
     def fitting(self, platform: Platform, what: str) -> Member:
         """The entry for a platform, here or not. NotFound when there is none."""
@@ -73,9 +80,14 @@ def _member(content: ContentStore, records: Records, child: Descriptor) -> Membe
     manifest = parse_manifest(content.read(child.digest), child.media_type)
     if not isinstance(manifest, Manifest):
         return Member(descriptor=child)
+    if is_attestation(child):
+        blobs = (manifest.config, *manifest.layers)
+        return Member(
+            descriptor=child, manifest=manifest, attached=all(content.has(blob.digest, blob.size) for blob in blobs)
+        )
     record = records.images.get(ImageId(manifest.config.digest))
-    blobs = {layer.blob for layer in record.layers} if record else set()
-    here = all(layer.digest in blobs and content.has(layer.digest, layer.size) for layer in manifest.layers)
+    known = {layer.blob for layer in record.layers} if record else set()
+    here = all(layer.digest in known and content.has(layer.digest, layer.size) for layer in manifest.layers)
     return Member(descriptor=child, manifest=manifest, record=record if here else None)
 
 
@@ -108,7 +120,7 @@ def _variant(content: ContentStore, member: Member) -> ImageVariant:
     return ImageVariant(
         descriptor=member.descriptor,
         image=ImageId(member.record.id) if member.record else ImageId(""),
-        available=member.record is not None,
+        available=member.here,
         platform=_platform(content, member),
         content_bytes=sum(content.size(blob) for blob in blobs),
         unpacked_bytes=sum(layer.unpacked for layer in member.record.layers) if member.record else 0,
