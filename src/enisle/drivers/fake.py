@@ -184,6 +184,8 @@ class FakeDriver:
         self.launches: list[Launch] = []
         self.warnings: list[str] = []
         self.start_fault: Exception | None = None
+        self.may_start = asyncio.Event()  # starts wait for it, as those of slow machines do
+        self.may_start.set()
         self.destroy_fault: Exception | None = None
 
     def run_directory(self, instance_id: str) -> Path:
@@ -197,6 +199,7 @@ class FakeDriver:
 
     async def start(self, launch: Launch, on_event: OnEvent) -> Running:
         self.launches.append(launch)
+        await self.may_start.wait()
         if self.start_fault is not None:
             raise self.start_fault
         if launch.instance.args[0] == MISSING:

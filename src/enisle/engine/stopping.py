@@ -27,7 +27,7 @@ async def stop(core: Core, slot: Slot, *, timeout_s: int | None, signal: str) ->
     if not slot.alive:
         raise NotModified(f"Container {slot.id} is already stopped")
     core.slots.change_state(slot, manually_stopped=True)
-    if await _end_restarting(core, slot):
+    if await _end_restarting(core, slot, by_user=True):
         return
     await _signal_then_kill(core, slot, number, _timeout(slot, timeout_s))
     announce(core, slot.record, "stop")
@@ -46,9 +46,11 @@ def _timeout(slot: Slot, timeout_s: int | None) -> float | None:
     return None if timeout_s < 0 else timeout_s
 
 
-async def _end_restarting(core: Core, slot: Slot) -> bool:
+async def _end_restarting(core: Core, slot: Slot, *, by_user: bool) -> bool:
     """Whether it was waiting for its next restart, and is ended by that."""
     async with slot.lock:
+        if by_user:  # again: a restart that was under way knows nothing of it
+            core.slots.change_state(slot, manually_stopped=True)
         if slot.running is not None or slot.status is not Status.RESTARTING:
             return False
         launch.cancel_restart(slot)
@@ -93,7 +95,7 @@ async def kill_and_wait(core: Core, slot: Slot, *, by_user: bool = True) -> None
     """SIGKILL, and wait until the end is settled. Internal when it does not die (a process stuck in the kernel)."""
     if by_user:
         core.slots.change_state(slot, manually_stopped=True)
-    if await _end_restarting(core, slot) or slot.running is None:
+    if await _end_restarting(core, slot, by_user=by_user) or slot.running is None:
         return
     ended = slot.add_waiter("not-running")
     await _send(slot, _SIGKILL)
@@ -122,12 +124,9 @@ async def _send(slot: Slot, number: int) -> None:
 async def kill(core: Core, slot: Slot, signal: str) -> None:
     """The use case "kill". Conflict when it does not run."""
     number = signal_number(signal or "KILL")
-    running = slot.running
-    if running is None:
-        if slot.status is Status.RESTARTING:
-            core.slots.change_state(slot, manually_stopped=True)
-            await _end_restarting(core, slot)
-            return
+    if slot.status is Status.RESTARTING and await _end_restarting(core, slot, by_user=True):
+        return
+    if slot.running is None:
         raise Conflict(f"cannot kill container: {slot.record.name}: container {slot.id} is not running")
     if number == _SIGKILL:
         await kill_and_wait(core, slot)
@@ -145,7 +144,7 @@ async def restart(core: Core, slot: Slot, *, timeout_s: int | None, signal: str)
     try:
         if slot.alive:
             core.slots.change_state(slot, manually_stopped=True)
-            if not await _end_restarting(core, slot):
+            if not await _end_restarting(core, slot, by_user=True):
                 await _signal_then_kill(core, slot, number, _timeout(slot, timeout_s))
         try:
             await launch.start(core, slot)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from functools import partial
 
 import pytest
 
@@ -218,6 +219,24 @@ async def test_stop_during_the_backoff(bench: Bench) -> None:
     await bench.engine.instances.stop("web")
     assert status(bench.engine, record) is Status.EXITED
     assert len(bench.driver.launches) == 1
+
+
+@pytest.mark.parametrize("verb", ["stop", "kill", "remove"])
+async def test_an_end_that_meets_a_restart_under_way_ends_it(bench: Bench, verb: str) -> None:
+    """A VM takes seconds to start, which its policy may do just when the user wants it to end."""
+    instances = bench.engine.instances
+    record, running = await bench.run("web", restart=RestartPolicy(kind=RestartKind.ALWAYS))
+    bench.driver.may_start.clear()
+    running.finish(1)
+    await until(lambda: len(bench.driver.launches) == 2)
+    ends = {"stop": instances.stop, "kill": instances.kill, "remove": partial(instances.remove, force=True)}
+    ending = asyncio.create_task(ends[verb]("web"))
+    await asyncio.sleep(0.02)
+    bench.driver.may_start.set()
+    await ending
+    await asyncio.sleep(0.3)  # longer than the backoff
+    assert len(bench.driver.launches) == 2 and not bench.driver.running
+    assert verb == "remove" or status(bench.engine, record) is Status.EXITED
 
 
 async def test_attach_before_start_is_handed_to_the_launch(bench: Bench) -> None:

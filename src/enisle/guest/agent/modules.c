@@ -40,7 +40,8 @@ void load_modules(const char *set)
         fclose(list);
 }
 
-/* Shows all modules to the workload, where its modprobe looks for them, and to the kernel. */
+/* Shows all modules to the kernel, and to the workload where its modprobe looks for them. An image may have no place
+   for that (a /lib that leads into a volume, which is not mounted yet). */
 bool offer_modules(void)
 {
     struct utsname names;
@@ -48,13 +49,13 @@ bool offer_modules(void)
     if (uname(&names) || !mount_at("/dev/vdc", DISK_OF_MODULES, "erofs", MS_RDONLY, NULL))
         return false;
     snprintf(target, sizeof target, "/lib/modules/%s", names.release);
+    write_file("/proc/sys/kernel/modprobe", "/init");
     int fd = make_target(target, true);
     if (fd < 0)
-        return false;
+        return true;
     snprintf(place, sizeof place, "/proc/self/fd/%d", fd);
     bool good = !mount(DISK_OF_MODULES, place, NULL, MS_BIND, NULL);
     close(fd);
-    write_file("/proc/sys/kernel/modprobe", "/init");
     return good;
 }
 
