@@ -66,9 +66,10 @@ def test_what_is_written_is_there_in_the_next_life(new_vm: Callable[[], Vm], ero
 
 
 def test_a_read_only_root(vm: Vm) -> None:
-    main = vm.run("sh", "-c", "touch /x; touch /dev/shm/y && echo shm", read_only_root=True)
+    script = "touch /x; touch /dev/shm/y && echo shm; pwd"
+    main = vm.run("sh", "-c", script, read_only_root=True, process={"cwd": "/made/here", "user": "www"})
     assert b"Read-only file system" in main.errors
-    assert main.output == b"shm\n"
+    assert main.output == b"shm\n/made/here\n"
 
 
 def test_signals_reach_the_workload_and_its_exit_code_says_so(vm: Vm) -> None:

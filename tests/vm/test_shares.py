@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from enisle.wire.plans import MountPlan
+from tests.daemon import run
 from tests.vm.wall import Vm
 
 pytestmark = pytest.mark.timeout(400)
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.timeout(400)
 def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What is shared, beside what is not."""
     top = tmp_path_factory.mktemp("host")
-    for name in ("rw", "ro", "volume", "single"):
+    for name in ("rw", "ro", "volume", "single", "top", "top/below"):
         (top / name).mkdir()
     (top / "rw/file").write_text("host\n")
     (top / "ro/file").write_text("look\n")
@@ -34,8 +35,15 @@ def shared(erofs: Path, host: Path) -> Iterator[Vm]:
         MountPlan(kind="bind", target="/ro", source=str(host / "ro"), options=["rbind", "ro"]),
         MountPlan(kind="bind", target="/etc/one", source=str(host / "single/one"), options=["rbind"]),
         MountPlan(kind="volume", target="/data", source=str(host / "volume"), copy_up=True),
+        MountPlan(kind="bind", target="/deep", source=str(host / "top"), options=["rbind", "ro"]),
+        MountPlan(kind="bind", target="/flat", source=str(host / "top"), options=["bind"]),
     ]
-    machine.start("sleep", "100000", mounts=mounts)
+    run("mount", "-t", "tmpfs", "below", str(host / "top/below"))
+    try:
+        (host / "top/below/file").write_text("below\n")
+        machine.start("sleep", "100000", mounts=mounts)
+    finally:
+        run("umount", str(host / "top/below"))
     yield machine
     machine.close()
 
@@ -61,6 +69,12 @@ def test_read_only_is_enforced_on_the_host(shared: Vm, host: Path) -> None:
     assert remount.exit_code != 0
     assert sorted(os.listdir(host / "ro")) == ["file"]
     assert (host / "ro/file").read_text() == "look\n"
+
+
+def test_what_is_mounted_below_comes_along_unless_it_must_not(shared: Vm) -> None:
+    assert shared.exec("cat", "/deep/below/file").output == b"below\n"
+    assert shared.exec("touch", "/deep/below/new").exit_code == 1
+    assert shared.exec("ls", "/flat/below").output == b""
 
 
 def test_a_single_file_comes_without_its_siblings(shared: Vm, host: Path) -> None:

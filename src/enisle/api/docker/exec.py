@@ -82,11 +82,15 @@ async def start(call: Call) -> web.StreamResponse:
 
 
 def _tell(fd: int, text: bytes, *, framed: bool) -> None:
-    """dockerd writes the failure where the output would have been; clients find the exit code by inspecting."""
+    """dockerd writes the failure where the output would have been; clients find the exit code by inspecting.
+
+    A keeper that did not answer in time has the connection as well: shut down, it ends for the client all the same.
+    """
     with socket.socket(fileno=os.dup(fd)) as sock:
         sock.setblocking(False)
         try:
             sock.send(frame(STDOUT, text) if framed else text)
+            sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # the client has gone, or reads nothing
 

@@ -48,11 +48,11 @@ bool offer_modules(void)
     char target[200], place[64];
     if (uname(&names) || !mount_at("/dev/vdc", DISK_OF_MODULES, "erofs", MS_RDONLY, NULL))
         return false;
-    snprintf(target, sizeof target, "/lib/modules/%s", names.release);
     write_file("/proc/sys/kernel/modprobe", "/init");
+    snprintf(target, sizeof target, "/lib/modules/%s", names.release);
     int fd = make_target(target, true);
     if (fd < 0)
-        return true;
+        return true; /* an image whose /lib leads nowhere: the kernel has its modules all the same */
     snprintf(place, sizeof place, "/proc/self/fd/%d", fd);
     bool good = !mount(DISK_OF_MODULES, place, NULL, MS_BIND, NULL);
     close(fd);

@@ -128,23 +128,6 @@ static bool set_identity(const struct process *process, const struct identity *i
     return !process->no_new_privs || !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }
 
-static bool make_cwd(const char *path)
-{
-    char copy[4097];
-    if (!chdir(path))
-        return true;
-    if (errno != ENOENT || snprintf(copy, sizeof copy, "%s", path) >= (int)sizeof copy)
-        return false;
-    for (char *slash = copy + 1; *slash; slash++)
-        if (*slash == '/') {
-            *slash = 0;
-            mkdir(copy, 0755);
-            *slash = '/';
-        }
-    mkdir(copy, 0755);
-    return !chdir(path);
-}
-
 static const char *find_env(char **env, const char *name)
 {
     size_t length = strlen(name);
@@ -255,7 +238,7 @@ void run_process(const struct process *process, int report)
         if (fchown(fd, identity.uid, (gid_t)-1))
             errno = 0; /* /dev/null of a detached exec */
     const char *cwd = *process->cwd ? process->cwd : "/";
-    bool inside = process->main ? make_cwd(cwd) : !chdir(cwd); /* as dockerd: made for the instance, not for an exec */
+    bool inside = !chdir(cwd);
     int error = errno;
     struct sigaction ignored = {.sa_handler = SIG_IGN};
     sigaction(SIGTTOU, &ignored, NULL);

@@ -117,6 +117,9 @@ static void become_main(const struct process *process, int report)
     mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
     if (process->terminal)
         show_console();
+    int cwd = make_target(process->cwd, true); /* as dockerd: for the instance, not for an exec; before a root is read-only */
+    if (cwd >= 0)
+        close(cwd);
     boot_enter_root();
     run_process(process, report);
 }

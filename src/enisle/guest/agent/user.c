@@ -157,7 +157,7 @@ bool resolve_user(const char *user, char **extra, struct identity *identity, str
     if (group && *group) {
         if (!find_group(group, &identity->gid))
             return fail(failure, STAGE_GROUP, "%s", group);
-        add_group(identity, identity->gid); /* among the others too: CVE-2022-36109 */
+        add_group(identity, identity->gid); /* else files that deny it to that group would not (CVE-2022-36109) */
     } else {
         add_group(identity, identity->gid);
         add_memberships(identity, name);

@@ -40,13 +40,17 @@ _NO_DATA_TOO = frozenset({"rshared", "nocopy", "volume-nocopy", "unbindable", "r
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One directory or file of the host to serve, or the ``layers`` of an image, topmost first."""
+    """One directory or file of the host to serve, or the ``layers`` of an image, topmost first.
+
+    ``recursive``: with what is mounted below the directory.
+    """
 
     source: str
     read_only: bool
     is_file: bool
     subpath: str = ""
     layers: tuple[str, ...] = ()
+    recursive: bool = False
 
 
 def plan_mounts(plans: list[MountPlan]) -> tuple[list[GuestMount], list[Share]]:
@@ -90,7 +94,8 @@ def _share(plan: MountPlan, *, read_only: bool) -> Share:
         os.close(fd)
     except OSError as error:
         raise _failure(plan.name or plan.source, plan.target, error) from error
-    return Share(plan.source, read_only, is_file, plan.subpath)
+    recursive = not is_file and "bind" not in plan.options
+    return Share(plan.source, read_only, is_file, plan.subpath, recursive=recursive)
 
 
 def _failure(source: str, target: str, error: OSError) -> WallError:
@@ -125,7 +130,7 @@ class FileServer:
         address = f"{place}.sock"
         source = -1
         if not share.layers:
-            source = take(share.source, subpath=share.subpath, recursive=not share.is_file)
+            source = take(share.source, subpath=share.subpath, recursive=share.recursive)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             listener.bind(address)
@@ -136,7 +141,7 @@ class FileServer:
             if share.layers:
                 namespace = identity.unmapped_namespace()
             else:
-                namespace = identity.namespace_for(source, recursive=not share.is_file)
+                namespace = identity.namespace_for(source, recursive=share.recursive)
 
             def prepare() -> None:
                 _enter_share(source, share)
@@ -176,7 +181,7 @@ def _enter_share(source: int, share: Share) -> None:
     if share.layers:
         source = take_image(list(share.layers), "/run", subpath=share.subpath)
     attributes = mounts.ATTR_NOSUID | mounts.ATTR_NODEV | (mounts.ATTR_RDONLY if share.read_only else 0)
-    mounts.set_attributes(source, add=attributes, recursive=not share.is_file)
+    mounts.set_attributes(source, add=attributes, recursive=share.recursive)
     run = os.open("/run", os.O_PATH | os.O_DIRECTORY)
     new = mounts.new("tmpfs", {"size": "64k", "mode": "755"}, attributes=mounts.ATTR_NODEV)
     mounts.attach(new, run)
