@@ -24,7 +24,6 @@ REFUSED = {
     "--isolation": (["--isolation", "hyperv"], "Linux only supports the default"),
     "--oom-kill-disable": (["--oom-kill-disable"], _OWN),
     "--pid": (["--pid", "host"], _OWN),
-    "--use-api-socket": (["-v", "{socket}:/var/run/docker.sock"], "is a socket"),
     "--userns": (["--userns", "host"], _OWN),
     "--uts": (["--uts", "host"], _OWN),
 }
@@ -123,6 +122,7 @@ HONOURED = {
     "--tmpfs": ["--tmpfs", "/scratch:size=1m"],
     "--tty": ["-t"],
     "--ulimit": ["--ulimit", "nofile=100:200"],
+    "--use-api-socket": ["-v", "{socket}:/var/run/docker.sock"],
     "--user": ["-u", "1000:29"],
     "--volume": ["-v", "{folder}:/mnt:ro"],
     "--volume-driver": ["--volume-driver", "local", "-v", "/fresh"],

@@ -54,4 +54,4 @@ async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -
     while data := await source.read(_CHUNK):
         target.write(data)
         await target.drain()
-    target.close()
+    target.write_eof()  # what comes the other way may take longer

@@ -63,6 +63,7 @@ class Builder:
         await run_step.sweep(self.engine.instances)
         await asyncio.to_thread(_empty, self._temporary)
         await asyncio.to_thread(git.sweep)
+        await asyncio.to_thread(self.caches.sweep)
         if self.secrets.is_dir():
             await asyncio.to_thread(_empty, self.secrets)
 

@@ -8,22 +8,25 @@ import os
 import posixpath
 import re
 import secrets
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path as FilePath
 from typing import NamedTuple
 
+from enisle.archive.entry import FileKind
 from enisle.build.agents import relayed
 from enisle.build.caches import CacheMounts, Sharing
 from enisle.build.layer_plan import LayerPlan, Planned, threaded
 from enisle.build.layer_tree import LayerTree
 from enisle.build.options import BuildOptions
 from enisle.build.sources import found
-from enisle.build.tree import EmptyTree, Tree
+from enisle.build.tree import EmptyTree, Node, Path, Tree
 from enisle.contracts import ImageStep
 from enisle.engine.images import Images
-from enisle.errors import Invalid
+from enisle.errors import Exhausted, Invalid
 from enisle.formats.dockerfile.instructions import RunMount
 from enisle.model.image import ImageConfig
 from enisle.model.instance import Mount, MountKind
@@ -63,6 +66,7 @@ class _Wanted(NamedTuple):
     mode: int
     owner: tuple[int, int]
     mount: Mount
+    base: tuple[LayerPlan, str] | None  # what a new one begins with, and its name in the plan
 
 
 class RunMounts:
@@ -130,16 +134,19 @@ class RunMounts:
         await self._lease()
         await self._relay()
         for plan, name, mount in self._pending:
-            step = ImageStep(config=ImageConfig(), created_by="mount")
-            image = await self._images.extend(None, threaded(plan.pieces()), step)
-            self._images.hold(image)
-            self._stack.push_async_callback(self._images.discard, image)
-            self._stack.callback(self._images.release, image)
-            layer = (await self._images.layers(image))[0]
-            source = str(layer / name)
-            self.result.mounts.append(
-                Mount(kind=MountKind.BIND, target=mount.target, source=source, read_only=mount.read_only)
-            )
+            source = await self._stack.enter_async_context(self._unpacked(plan, name))
+            self.result.mounts.append(replace(mount, source=str(source)))
+
+    @asynccontextmanager
+    async def _unpacked(self, plan: LayerPlan, name: str) -> AsyncIterator[FilePath]:
+        step = ImageStep(config=ImageConfig(), created_by="mount")
+        image = await self._images.extend(None, threaded(plan.pieces()), step)
+        self._images.hold(image)
+        try:
+            yield (await self._images.layers(image))[0] / name
+        finally:
+            self._images.release(image)
+            await self._images.discard(image)
 
     async def _bind(self, options: dict[str, str], target: str) -> None:
         tree = await self._tree_of(options.get("from", ""))
@@ -150,31 +157,12 @@ class RunMounts:
                 self.result.keys.append(key)
                 self.result.mounts.append(mount)
                 return
-        self.result.keys.append(await asyncio.to_thread(self._plan_bind, tree, options, target))
-
-    def _plan_bind(self, tree: Tree, options: dict[str, str], target: str) -> str:
-        source = options.get("source", "/")
-        [(_, place, node)] = found(tree, source, what="RUN --mount", pattern=False)
-        name = f"m-{secrets.token_hex(16)}"
-        plan = LayerPlan(EmptyTree(), now_ns=0)
-        top = (name.encode(),)
-        if node.is_directory:
-            plan.directory(top, owner=(node.uid, node.gid), mode=node.mode, mtime_ns=node.mtime_ns)
-            for path, one in tree.walk(place):
-                inside = (*top, *path[len(place) :])
-                if one.is_directory:
-                    plan.directory(inside, owner=(one.uid, one.gid), mode=one.mode, mtime_ns=one.mtime_ns)
-                else:
-                    plan.put(inside, Planned(node=one, tree=tree, source=path))
-        else:
-            plan.put(top, Planned(node=node, tree=tree, source=place))
-        read_only = not _flag(options, "rw")
-        self._pending.append((plan, name, Mount(kind=MountKind.BIND, target=target, read_only=read_only)))
-        return plan.digest(under=top)
+        plan, name, digest = await asyncio.to_thread(_planned, tree, options.get("source", "/"))
+        self.result.keys.append(digest)
+        mount = Mount(kind=MountKind.BIND, target=target, source="", read_only=not _flag(options, "rw"))
+        self._pending.append((plan, name, mount))
 
     async def _cache(self, options: dict[str, str], target: str) -> None:
-        if options.get("from") or options.get("source"):
-            raise Invalid("RUN --mount=type=cache with from= or source= is not supported: fill the cache in a RUN")
         try:
             sharing = Sharing(options.get("sharing", "shared"))
         except ValueError:
@@ -182,7 +170,17 @@ class RunMounts:
         mode = _octal(options.get("mode", "0755"))
         owner = (_id(options.get("uid", "0")), _id(options.get("gid", "0")))
         mount = Mount(kind=MountKind.BIND, target=target, source="", read_only=_flag(options, "ro"))
-        self._wanted.append(_Wanted(options.get("id", target), sharing, mode, owner, mount))
+        identity, base = options.get("id", target), None
+        if options.get("from"):
+            tree = await self._tree_of(options["from"])
+            plan, name, digest = await asyncio.to_thread(_planned, tree, options.get("source", "/"))
+            if plan.kind_at((name.encode(),)) is not FileKind.DIRECTORY:
+                raise Invalid(f"a cache begins with a directory, which {options['source']} is not")
+            self.result.keys.append(digest)
+            identity, base = f"{identity} from {digest}", (plan, name)
+        elif options.get("source"):
+            raise Invalid("RUN --mount=type=cache with source= needs from=")
+        self._wanted.append(_Wanted(identity, sharing, mode, owner, mount, base))
 
     async def _lease(self) -> None:
         """Take the caches: in one order for all, and each once, so that RUNs never wait for each other in a circle."""
@@ -192,9 +190,25 @@ class RunMounts:
             sharing = Sharing.LOCKED if one.identity in locked else one.sharing
             key = (one.identity, sharing)
             if key not in taken:
-                lease = self._caches.leased(one.identity, sharing, mode=one.mode, owner=one.owner)
+                fill = partial(self._fill, *one.base) if one.base is not None else None
+                lease = self._caches.leased(one.identity, sharing, mode=one.mode, owner=one.owner, fill=fill)
                 taken[key] = await self._stack.enter_async_context(lease)
             self.result.mounts.append(replace(one.mount, source=str(taken[key])))
+
+    async def _fill(self, plan: LayerPlan, name: str, path: FilePath) -> None:
+        """A new cache: a copy of a directory."""
+        async with self._unpacked(plan, name) as source:
+            copying = await asyncio.create_subprocess_exec(
+                "cp", "-a", "--", source, path, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
+            try:
+                _, said = await copying.communicate()
+            except asyncio.CancelledError:
+                copying.kill()
+                await copying.wait()
+                raise
+        if copying.returncode:
+            raise Exhausted(f"a cache cannot be filled: {said.decode('utf-8', 'replace').strip()[-300:]}")
 
     async def _tmpfs(self, options: dict[str, str], target: str) -> None:
         size = _bytes(options["size"]) if "size" in options else 0
@@ -241,8 +255,6 @@ class RunMounts:
             if _flag(options, "required"):
                 raise Invalid(f"ssh agent {name}: not found. Give it with: enisle build --ssh {name}")
             return
-        if self._options.runtime == "vm":
-            raise Invalid("RUN --mount=type=ssh does not work with --vm: a socket does not reach into another kernel")
         if "target" not in options:
             target = f"{_SSH_SOCKET}.{self._agents}"
             self._agents += 1
@@ -256,6 +268,29 @@ class RunMounts:
             path = self._fresh()
             await self._stack.enter_async_context(relayed(socket, path, mode=mode, owner=owner))
             self.result.mounts.append(Mount(kind=MountKind.BIND, target=target, source=str(path)))
+
+
+def _planned(tree: Tree, source: str) -> tuple[LayerPlan, str, str]:
+    """A file or directory of a tree as a layer of its own, its name there, and a digest of what it is."""
+    [(_, place, node)] = found(tree, source, what="RUN --mount", pattern=False)
+    name = f"m-{secrets.token_hex(16)}"
+    plan = LayerPlan(EmptyTree(), now_ns=0)
+    top = (name.encode(),)
+    if node.is_directory:
+        plan.directory(top, owner=(node.uid, node.gid), mode=node.mode, mtime_ns=node.mtime_ns)
+        for path, one in tree.walk(place):
+            inside = (*top, *path[len(place) :])
+            if one.is_directory:
+                plan.directory(inside, owner=(one.uid, one.gid), mode=one.mode, mtime_ns=one.mtime_ns)
+            else:
+                plan.put(inside, _file(tree, path, one))
+    else:
+        plan.put(top, _file(tree, place, node))
+    return plan, name, plan.digest(under=top)
+
+
+def _file(tree: Tree, path: Path, node: Node) -> Planned:
+    return Planned(node=node, tree=tree, source=path, xattrs=tuple(sorted(tree.xattrs(path, node).items())))
 
 
 def _direct(tree: LayerTree, source: str, target: str) -> tuple[str, Mount] | None:

@@ -3,6 +3,8 @@
 import dataclasses
 import errno
 import json
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -131,19 +133,27 @@ def test_nic_bodies_hold_addresses_as_bytes() -> None:
 
 def test_mounts_become_shares_and_what_the_agent_mounts(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    guest, served = shares.plan_mounts(
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(tmp_path / "socket"))
+    (tmp_path / "socket").chmod(0o640)
+    guest, served, sockets = shares.plan_mounts(
         [
             MountPlan(kind="tmpfs", target="/run", options=["size=1m", "nosuid", "rw"]),
             MountPlan(kind="volume", target="/data", source=str(tmp_path), copy_up=True),
             MountPlan(kind="bind", target="/f", source=str(tmp_path / "file"), options=["rbind", "ro", "rprivate"]),
+            MountPlan(kind="bind", target="/s", source=str(tmp_path / "socket")),
         ]
     )
     assert [(mount.kind, mount.target, mount.tag, mount.inside, mount.data, mount.copy_up) for mount in guest] == [
         (MountKind.TMPFS, "/run", "", "", "size=1m", False),
         (MountKind.SHARE, "/data", "share0", "", "", True),
         (MountKind.SHARE, "/f", "share1", "file", "", False),
+        (MountKind.SOCKET, "/s", "", "", f"uid={os.geteuid()},gid={os.getegid()},mode=640", False),
     ]
     assert [(share.read_only, share.is_file) for share in served] == [(False, False), (True, True)]
+    [source] = sockets
+    os.close(source)
+    listening.close()
 
 
 def test_a_source_that_is_not_there_is_named() -> None:

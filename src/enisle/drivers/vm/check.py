@@ -14,7 +14,7 @@ from enisle.drivers.container.security import parse
 from enisle.drivers.vm.disk import disk_bytes
 from enisle.drivers.vm.plan import MINIMUM_MEMORY_BYTES, guest_capabilities, vcpus
 from enisle.errors import Invalid
-from enisle.model.instance import InstanceSpec, MountKind
+from enisle.model.instance import InstanceSpec, Mount, MountKind
 
 _WHY = "a virtual machine has a kernel of its own"
 _SYSCTL = re.compile(r"[a-zA-Z0-9_:@-]+([./][a-zA-Z0-9_:@-]+)+")
@@ -96,16 +96,13 @@ def _check_resources(spec: InstanceSpec, facts: HostFacts) -> list[str]:
 def _check_mounts(spec: InstanceSpec, virtiofsd: str) -> list[str]:
     warnings = []
     for mount in spec.mounts:
-        if mount.kind is MountKind.BIND and _is_socket(mount.source):
-            raise Invalid(
-                f"{mount.source[:200]} is a socket, which cannot be reached from within a virtual machine: {_WHY}."
-            )
         if mount.propagation in _SHARED_PROPAGATION:
             warnings.append(
                 f"Mounts made later do not propagate into a virtual machine: {mount.propagation} at "
                 f"{mount.target[:200]} is without effect."
             )
-    shared = any(mount.kind is not MountKind.TMPFS for mount in spec.mounts) or spec.volumes
+    served = [mount for mount in spec.mounts if mount.kind is not MountKind.TMPFS and not _is_socket(mount)]
+    shared = served or spec.volumes
     if shared and not virtiofsd:
         raise Invalid(
             "Volumes and binds of a virtual machine need virtiofsd.",
@@ -116,8 +113,8 @@ def _check_mounts(spec: InstanceSpec, virtiofsd: str) -> list[str]:
     return warnings
 
 
-def _is_socket(path: str) -> bool:
+def _is_socket(mount: Mount) -> bool:
     try:
-        return stat.S_ISSOCK(os.stat(path).st_mode)
+        return mount.kind is MountKind.BIND and stat.S_ISSOCK(os.stat(mount.source).st_mode)
     except OSError:  # what is not there is said where it is looked for
         return False

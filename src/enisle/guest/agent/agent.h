@@ -13,6 +13,7 @@
 #define OUTPUT_WINDOW (256u << 10)
 #define INPUT_WINDOW (256u << 10)
 #define MAX_SESSIONS 1024
+#define MAX_SOCKETS 64u
 #define HEADER_SIZE 8u
 
 #define ROOT "/newroot" /* the workload's root, as the agent sees it */
@@ -72,6 +73,7 @@ enum call {
     CALL_CHANGES,
     CALL_NIC_ADD,
     CALL_NIC_REMOVE,
+    CALL_ACCEPT,
 };
 
 /* How a call failed; the exit code of its process, after which its error stream says more. */
@@ -135,6 +137,10 @@ bool setup_mount(struct reader *r, struct failure *failure);
 bool setup_file(struct reader *r, unsigned number, struct failure *failure);
 int make_target(const char *path, bool directory); /* below ROOT; an O_PATH descriptor, or -1 */
 bool make_dev(bool privileged);
+
+/* --- sockets.c --- */
+bool mount_socket(const char *target, const char *attributes); /* "uid=,gid=,mode=" */
+int call_accept(struct reader *r);
 
 /* --- copy.c --- */
 bool copy_tree(int from, int to);

@@ -13,7 +13,7 @@
 
 #include "agent.h"
 
-enum { MOUNT_TMPFS = 1, MOUNT_SHARE = 2 };
+enum { MOUNT_TMPFS = 1, MOUNT_SHARE = 2, MOUNT_SOCKET = 3 };
 
 bool mount_at(const char *source, const char *target, const char *type, unsigned long flags, const char *data)
 {
@@ -176,6 +176,8 @@ bool setup_mount(struct reader *r, struct failure *failure)
         good = mount_tmpfs(target, flags, data);
     else if (good && kind == MOUNT_SHARE)
         good = mount_share(tag, inside, target, flags, fill);
+    else if (good && kind == MOUNT_SOCKET)
+        good = mount_socket(target, data);
     if (!good)
         fail(failure, STAGE_SETUP, "mount %s", target);
     free(target);

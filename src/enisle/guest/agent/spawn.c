@@ -216,6 +216,8 @@ struct spawned spawn_call(uint8_t call, struct reader *r)
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
         take_stdio(child, false);
+        if (call == CALL_ACCEPT) /* which keeps the socket, and nothing else */
+            exit(call_accept(r));
         close_inherited();
         exit(call_main(call, r));
     }

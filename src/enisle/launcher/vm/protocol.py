@@ -75,6 +75,7 @@ class Call(IntEnum):
     CHANGES = 8
     NIC_ADD = 9
     NIC_REMOVE = 10
+    ACCEPT = 11
 
 
 class SetupFlag(IntFlag):
@@ -96,6 +97,7 @@ class RunFlag(IntFlag):
 class MountKind(IntEnum):
     TMPFS = 1
     SHARE = 2
+    SOCKET = 3
 
 
 class GuestFault(Exception):
@@ -197,7 +199,10 @@ def printable(data: bytes, *, limit: int = 1000) -> str:
 
 
 class GuestMount(NamedTuple):
-    """One mount as the agent makes it. ``flags``: MS_* bits; ``inside``: a file of the share, "" for all of it."""
+    """One mount as the agent makes it. ``flags``: MS_* bits; ``inside``: a file of the share, "" for all of it.
+
+    ``data`` of a socket: whom it belongs to, "uid=…,gid=…,mode=…".
+    """
 
     kind: MountKind
     target: str

@@ -14,6 +14,7 @@ import socket
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from enisle.launcher.sources import take, take_image
 from enisle.launcher.vm.identity import Identity
@@ -53,24 +54,42 @@ class Share:
     recursive: bool = False
 
 
-def plan_mounts(plans: list[MountPlan]) -> tuple[list[GuestMount], list[Share]]:
-    """What the agent mounts, and what must be served for it. WallError for a source that is not there."""
-    guest: list[GuestMount] = []
-    shares: list[Share] = []
-    for plan in plans:
-        flags, data = mount_flags(plan.options)
-        if plan.kind == "tmpfs":
-            guest.append(GuestMount(MountKind.TMPFS, plan.target, data=data, flags=flags))
-            continue
-        if plan.kind not in ("bind", "volume", "image"):
-            raise WallError("not_supported", f"a mount of kind {plan.kind} at {plan.target} is not for a VM", 128)
-        share = _share(plan, read_only=bool(flags & mounts.MS_RDONLY))
-        tag = f"share{len(shares)}"
-        shares.append(share)
-        inside = "file" if share.is_file else ""
-        copy_up = plan.copy_up and not share.read_only
-        guest.append(GuestMount(MountKind.SHARE, plan.target, tag, inside, "", flags, copy_up))
-    return guest, shares
+class Mounts(NamedTuple):
+    """What the agent mounts, what must be served for it, and the sockets among it: descriptors that the caller owns."""
+
+    guest: list[GuestMount]
+    shares: list[Share]
+    sockets: list[int]
+
+
+def plan_mounts(plans: list[MountPlan]) -> Mounts:
+    """What comes of the plans. WallError for a source that is not there."""
+    planned = Mounts([], [], [])
+    try:
+        for plan in plans:
+            planned.guest.append(_mount(plan, planned))
+    except WallError:
+        for fd in planned.sockets:
+            os.close(fd)
+        raise
+    return planned
+
+
+def _mount(plan: MountPlan, planned: Mounts) -> GuestMount:
+    flags, data = mount_flags(plan.options)
+    if plan.kind == "tmpfs":
+        return GuestMount(MountKind.TMPFS, plan.target, data=data, flags=flags)
+    if plan.kind not in ("bind", "volume", "image"):
+        raise WallError("not_supported", f"a mount of kind {plan.kind} at {plan.target} is not for a VM", 128)
+    share = _share(plan, planned.sockets, read_only=bool(flags & mounts.MS_RDONLY))
+    if share is None:
+        status = os.fstat(planned.sockets[-1])
+        owner = f"uid={status.st_uid},gid={status.st_gid},mode={status.st_mode & 0o777:o}"
+        return GuestMount(MountKind.SOCKET, plan.target, data=owner)
+    tag = f"share{len(planned.shares)}"
+    planned.shares.append(share)
+    copy_up = plan.copy_up and not share.read_only
+    return GuestMount(MountKind.SHARE, plan.target, tag, "file" if share.is_file else "", "", flags, copy_up)
 
 
 def mount_flags(options: list[str]) -> tuple[int, str]:
@@ -85,15 +104,20 @@ def mount_flags(options: list[str]) -> tuple[int, str]:
     return flags, ",".join(rest)
 
 
-def _share(plan: MountPlan, *, read_only: bool) -> Share:
+def _share(plan: MountPlan, sockets: list[int], *, read_only: bool) -> Share | None:
+    """None: it is a socket, which is now the last one of ``sockets``."""
     if plan.kind == "image":
         return Share(plan.source, True, False, plan.subpath, tuple(plan.layers))
     try:
         fd = take(plan.source, subpath=plan.subpath)
-        is_file = not stat.S_ISDIR(os.fstat(fd).st_mode)
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISSOCK(mode):
+            sockets.append(fd)
+            return None
         os.close(fd)
     except OSError as error:
         raise _failure(plan.name or plan.source, plan.target, error) from error
+    is_file = not stat.S_ISDIR(mode)
     recursive = not is_file and "bind" not in plan.options
     return Share(plan.source, read_only, is_file, plan.subpath, recursive=recursive)
 

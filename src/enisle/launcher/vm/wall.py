@@ -19,6 +19,7 @@ from enisle.launcher.vm.protocol import Call, Failure, Identity, Setup, SetupFla
 from enisle.launcher.vm.qmp import Qmp, failure
 from enisle.launcher.vm.session import GuestCall, GuestSession
 from enisle.launcher.vm.shares import plan_mounts
+from enisle.launcher.vm.sockets import GuestSockets
 from enisle.launcher.wall import Session, Wall, WallError
 from enisle.linux import capabilities, rlimits
 from enisle.wire.keeper import Stats
@@ -53,6 +54,7 @@ class VmWall(Wall):
         self._clock_timer: Any = None
         self._booted: Callable[[WallError | None], None] | None = None
         self._session: GuestSession | None = None
+        self._sockets: GuestSockets | None = None
         self._paused = False
         self._awake = 0  # what needs the CPUs to run although the instance is paused
         self._oom = False
@@ -98,8 +100,8 @@ class VmWall(Wall):
         self._plan = plan
         self._pids = max(plan.limits.pids, 0)
         self._booted = booted
-        guest_mounts, shares = plan_mounts(plan.mounts)
-        machine = self._machine = Machine(self._loop, plan, shares, self._run_dir, self._machine_ended)
+        mounts = plan_mounts(plan.mounts)
+        machine = self._machine = Machine(self._loop, plan, mounts.shares, self._run_dir, self._machine_ended)
         agent = self._agent = Agent(
             self._loop,
             machine.agent_socket,
@@ -111,7 +113,8 @@ class VmWall(Wall):
         self._qmp = Qmp(self._loop, machine.qmp_socket, self._qmp_event)
         self._last_resort = LastResort(self._loop, self._qmp, lambda reason: self._give_up(reason, _KILLED))
         self._nics = NicSlots(machine, self._qmp, agent, plan.nics)
-        agent.send(ToGuest.SETUP, body=protocol.setup_body(guest_setup(plan, flags, guest_mounts)))
+        agent.send(ToGuest.SETUP, body=protocol.setup_body(guest_setup(plan, flags, mounts.guest)))
+        self._sockets = GuestSockets(self._loop, agent, mounts.sockets)
         limit_s = _BOOT_TIMEOUT_S.get(plan.accelerator, 240.0)
         self._boot_timer = self._loop.call_later(limit_s, lambda: self._broken(f"it did not boot in {limit_s:g} s"))
         return agent
@@ -184,7 +187,7 @@ class VmWall(Wall):
     def close(self) -> None:
         self._cancel_all_timers()
         self._booted = None
-        for part in (self._agent, self._qmp, self._machine):
+        for part in (self._sockets, self._agent, self._qmp, self._machine):
             if part is not None:
                 part.close()
 
