@@ -71,6 +71,16 @@ def remove(parent: int, name: bytes) -> None:
     os.rmdir(name, dir_fd=parent)
 
 
+def remove_tree(path: str | os.PathLike[str]) -> None:
+    """Remove what is at a path of ours, whose last component may be of others' making."""
+    above, name = os.path.split(os.fsencode(path))
+    parent = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        remove(parent, name)
+    finally:
+        os.close(parent)
+
+
 def _open_own(parent: int, name: bytes) -> int:
     """A directory to be emptied, unless it belongs to another mount: that could be the host's /dev or a volume."""
     return openat2(parent, name, os.O_RDONLY | os.O_DIRECTORY, resolve=LITERALLY | RESOLVE_NO_XDEV)

@@ -188,13 +188,14 @@ async def spool(source: AsyncIterator[bytes], path: FilePath, *, limit_bytes: in
                 raise Invalid(f"more than the limit of {limit_bytes} bytes was sent")
             batch.append(piece)
             if pending >= _BATCH_BYTES:
-                await asyncio.to_thread(_write, file.fileno(), b"".join(batch))
+                await asyncio.to_thread(write_context, file.fileno(), b"".join(batch))
                 batch, pending = [], 0
-        await asyncio.to_thread(_write, file.fileno(), b"".join(batch))
+        await asyncio.to_thread(write_context, file.fileno(), b"".join(batch))
     return size
 
 
-def _write(fd: int, data: bytes) -> None:
+def write_context(fd: int, data: bytes) -> None:
+    """All of it to a file of the build. Raises Exhausted when the disk is full."""
     view = memoryview(data)
     try:
         while view:

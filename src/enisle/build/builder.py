@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path as FilePath
 
-from enisle.archive.beneath import remove
+from enisle.archive.beneath import remove, remove_tree
 from enisle.build import git, remote, run_step
 from enisle.build.cache import BuildCache
 from enisle.build.caches import CacheMounts
@@ -95,7 +95,7 @@ class Builder:
                 build = Build(self, options, context, directory, report)
                 return await build.run(names)
         finally:
-            await asyncio.to_thread(_remove, directory)
+            await asyncio.to_thread(remove_tree, directory)
             self.cache.flush()
             self.collect()
 
@@ -128,13 +128,5 @@ def _empty(directory: FilePath) -> None:
     try:
         for name in os.listdir(parent):
             remove(parent, os.fsencode(name))
-    finally:
-        os.close(parent)
-
-
-def _remove(directory: FilePath) -> None:
-    parent = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        remove(parent, os.fsencode(directory.name))
     finally:
         os.close(parent)

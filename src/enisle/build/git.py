@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from urllib.parse import urlsplit
 
-from enisle.archive.beneath import remove
+from enisle.archive.beneath import remove, remove_tree
 from enisle.archive.pack import pack
 from enisle.build.archive_tree import ArchiveTree
 from enisle.build.tree import split
@@ -73,7 +73,7 @@ async def cloned(repository: Repository, directory: FilePath, *, keep_git: bool 
         archive = directory / f"{work.name}.tar"
         await asyncio.to_thread(_pack, work / "tree", archive, repository.subdirectory, keep_git=keep_git)
     finally:
-        await asyncio.to_thread(_remove, work)
+        await asyncio.to_thread(remove_tree, work)
     tree = ArchiveTree(archive)
     try:
         await asyncio.to_thread(tree.index)
@@ -89,7 +89,7 @@ def sweep() -> None:
         pid = path.name.removeprefix(_PREFIX).partition("-")[0]
         if pid.isdigit() and not FilePath("/proc", pid).exists():
             with suppress(OSError):
-                _remove(path)
+                remove_tree(path)
 
 
 def host_of(repository: Repository) -> str:
@@ -175,11 +175,3 @@ def _pack(tree: FilePath, archive: FilePath, subdirectory: str, *, keep_git: boo
         raise Invalid(f"the repository has no directory {subdirectory}") from error
     finally:
         os.close(root)
-
-
-def _remove(directory: FilePath) -> None:
-    parent = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        remove(parent, os.fsencode(directory.name))
-    finally:
-        os.close(parent)

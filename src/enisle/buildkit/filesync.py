@@ -11,12 +11,13 @@ from pathlib import Path
 from secrets import token_hex
 from urllib.parse import quote_plus
 
+from enisle.build.archive_tree import write_context
 from enisle.buildkit.grpc import CallFailed, Calling
 from enisle.buildkit.http2 import Headers
 from enisle.buildkit.received import ReceivedTree
 from enisle.buildkit.session_messages import Packet, PacketKind
 from enisle.buildkit.sessions import Session
-from enisle.errors import EnisleError, Exhausted, Invalid
+from enisle.errors import EnisleError, Invalid
 
 _METHOD = "/moby.filesync.v1.FileSync/DiffCopy"
 _BATCH_BYTES = 1 << 20
@@ -156,13 +157,4 @@ class _Transfer:
 
     async def _write(self) -> None:
         data, self._batch, self._pending = b"".join(self._batch), [], 0
-        await asyncio.to_thread(_write_all, self._fd, data)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    try:
-        while view:
-            view = view[os.write(fd, view) :]
-    except OSError as error:
-        raise Exhausted(f"the build context cannot be stored: {error.strerror}") from error
+        await asyncio.to_thread(write_context, self._fd, data)

@@ -6,11 +6,10 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from enisle.archive.apply import Policy, apply_entries
-from enisle.archive.entry import ArchiveError
 from enisle.archive.reader import TarReader
 from enisle.cli.archive_output import open_output, write_all
 from enisle.cli.flags import UsageError
+from enisle.cli.unpacking import Source, unpack
 from enisle.errors import Invalid
 from enisle.sdk.client import Client
 
@@ -65,32 +64,10 @@ def deliver(client: Client, output: Output, image: str, names: tuple[str, ...]) 
 
 
 def _unpack(pieces: Iterator[bytes], directory: str) -> None:
-    """Unpack into a directory, made if need be, that the image cannot leave. Everything is ours unless we are root."""
+    """Unpack into a directory, made if need be. Everything is ours unless we are root."""
     try:
         os.makedirs(directory, exist_ok=True)
-        root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise Invalid(f"{directory} is no directory to write to: {error.strerror}.") from error
     owner = None if os.geteuid() == 0 else (os.geteuid(), os.getegid())
-    try:
-        apply_entries(root, TarReader(_Source(pieces)), Policy(owner=owner, root_attributes=False, keep_kind=True))
-    except ArchiveError as error:
-        raise Invalid(f"The result cannot be unpacked: {error}.") from error
-    except OSError as error:
-        raise Invalid(f"{directory} cannot be written: {error.strerror}.") from error
-    finally:
-        os.close(root)
-
-
-class _Source:
-    """Pieces of bytes as a file to read from."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._rest = b""
-
-    def read(self, size: int, /) -> bytes:
-        """At most that many bytes; b"" at the end."""
-        data = self._rest or next(self._pieces, b"")
-        self._rest = data[size:]
-        return data[:size]
+    unpack(TarReader(Source(pieces)), directory, owner=owner, what="The output")

@@ -148,23 +148,10 @@ def _host_config(options: Options) -> Json:
 
 
 def _resources(options: Options) -> Json:
-    numbers = {
-        "Memory": options.memory,
-        "MemoryReservation": options.memory_reservation,
-        "MemorySwap": options.memory_swap,
+    numbers = _changeable(options) | {
         "MemorySwappiness": options.memory_swappiness,
         "KernelMemory": options.kernel_memory,
         "OomKillDisable": options.oom_kill_disable or None,
-        "NanoCpus": options.cpus,
-        "CpuShares": options.cpu_shares,
-        "CpuPeriod": options.cpu_period,
-        "CpuQuota": options.cpu_quota,
-        "CpuRealtimePeriod": options.cpu_rt_period,
-        "CpuRealtimeRuntime": options.cpu_rt_runtime,
-        "CpusetCpus": options.cpuset_cpus,
-        "CpusetMems": options.cpuset_mems,
-        "PidsLimit": options.pids_limit,
-        "BlkioWeight": options.blkio_weight,
         "BlkioWeightDevice": options.blkio_weight_device or None,
         "BlkioDeviceReadBps": options.device_read_bps or None,
         "BlkioDeviceWriteBps": options.device_write_bps or None,
@@ -179,9 +166,9 @@ def _resources(options: Options) -> Json:
     return {name: value for name, value in numbers.items() if value is not None}
 
 
-def update_body(options: Options) -> Json:
-    """Flags of ``update`` -> the fields of HostConfig to change."""
-    numbers = {
+def _changeable(options: Options) -> Json:
+    """Limits that can be changed later."""
+    return {
         "Memory": options.memory,
         "MemoryReservation": options.memory_reservation,
         "MemorySwap": options.memory_swap,
@@ -195,8 +182,12 @@ def update_body(options: Options) -> Json:
         "CpusetMems": options.cpuset_mems,
         "PidsLimit": options.pids_limit,
         "BlkioWeight": options.blkio_weight,
-        "RestartPolicy": options.restart,
     }
+
+
+def update_body(options: Options) -> Json:
+    """Flags of ``update`` -> the fields of HostConfig to change."""
+    numbers = _changeable(options) | {"RestartPolicy": options.restart}
     return {name: value for name, value in numbers.items() if value is not None}
 
 

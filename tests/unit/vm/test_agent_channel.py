@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from enisle.launcher.vm.calls import GuestCall
 from enisle.launcher.vm.protocol import (
     INPUT_WINDOW_BYTES,
     MAX_FROM_GUEST_BYTES,
@@ -17,7 +18,7 @@ from enisle.launcher.vm.protocol import (
     Stage,
     ToGuest,
 )
-from enisle.launcher.vm.session import GuestCall, GuestSession
+from enisle.launcher.vm.session import GuestSession
 from enisle.launcher.wall import WallError
 from tests.unit.vm.guest_end import HEADER, Channel, Events
 

@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 
-from enisle.archive.apply import Policy, apply_entries
 from enisle.archive.entry import ArchiveError, Entry, FileKind
 from enisle.archive.pack import pack
 from enisle.archive.reader import TarReader
@@ -17,6 +16,7 @@ from enisle.cli.command import Command, Context, warn, write
 from enisle.cli.copy import GO_DIRECTORY, GO_LINK, Place, landing, local_kind, place
 from enisle.cli.flags import Options, UsageError, switch
 from enisle.cli.human import bytes_text
+from enisle.cli.unpacking import Source, unpack
 from enisle.errors import Invalid, NotFound
 from enisle.sdk.instances import path_stat
 
@@ -63,40 +63,14 @@ def _copy_out(context: Context, options: Options, source: Place, destination: st
 
 def _unpack(pieces: Iterable[bytes], directory: str, top: str, *, keep_owner: bool) -> int:
     """Unpack into a directory of ours, which the archive (a workload made it) cannot leave. Bytes of files."""
-    try:
-        root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise Invalid(f"{directory} is no directory to copy to: {error.strerror}.") from error
     owner = None if keep_owner else (os.geteuid(), os.getegid())
-    try:
-        reader = _Renamed(_Source(iter(pieces)), os.fsencode(top))
-        return apply_entries(root, reader, Policy(owner=owner, root_attributes=False, keep_kind=True)).size
-    except ArchiveError as error:
-        raise Invalid(f"The copy failed: {error}.") from error
-    except OSError as error:
-        raise Invalid(f"The copy to {directory} failed: {error.strerror}.") from error
-    finally:
-        os.close(root)
-
-
-class _Source:
-    """Pieces of bytes as a file to read from."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._rest = b""
-
-    def read(self, size: int, /) -> bytes:
-        """At most that many bytes; b"" at the end."""
-        data = self._rest or next(self._pieces, b"")
-        self._rest = data[size:]
-        return data[:size]
+    return unpack(_Renamed(Source(iter(pieces)), os.fsencode(top)), directory, owner=owner, what="The copy")
 
 
 class _Renamed(TarReader):
     """Gives the first component of all names another name."""
 
-    def __init__(self, source: _Source, top: bytes) -> None:
+    def __init__(self, source: Source, top: bytes) -> None:
         super().__init__(source)
         self._top = top
 

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from enisle.launcher.vm.protocol import Call, Failure, GuestFault, ToGuest, printable, text, u32
-from enisle.launcher.vm.session import GuestCall, call_error
+from enisle.launcher.vm.calls import CallPeer, GuestCall
+from enisle.launcher.vm.protocol import Call, GuestFault, ToGuest, text, u32
 from enisle.launcher.wall import WallError
 
 if TYPE_CHECKING:
@@ -115,59 +115,22 @@ def changes_answer(answer: bytes) -> list[list[str | int]]:
     return [[path, found[path]] for path in sorted(found) if found[path] in (0, 1, 2)]
 
 
-class _Flow:
-    """What both directions share: the call's end, and giving up. Implements ``launcher.vm.agent.Peer`` in part."""
+class _Flow(CallPeer[dict[str, Any]]):
+    """What both directions share: a pipe of ours, which is closed with the call."""
 
     def __init__(self, loop: Loop, agent: Agent, call: Call, body: bytes, fd: int, done: Done) -> None:
         os.set_blocking(fd, False)
         self._loop = loop
-        self._agent = agent
         self._fd = fd
-        self._done: Done | None = done
-        self._errors = bytearray()
-        self._code: int | None = None
-        self._closed = False
-        self._channel = agent.open(ToGuest.CALL, bytes([call]) + body, self)
+        super().__init__(agent, call, body, done)
 
-    def on_started(self, pid: int) -> None:
-        """Calls do not say so."""
+    def _result(self) -> dict[str, Any]:
+        return {}
 
-    def on_failed(self, failure: Failure) -> None:
-        self._finish(WallError("unavailable", f"the guest's agent: {printable(failure.detail.encode())}"))
-
-    def on_output(self, stream: int, data: bytes) -> None:
-        self._errors += data[: 1000 - len(self._errors)]
-        self._agent.consumed(self._channel, len(data))
-
-    def on_closed(self) -> None:
-        self._closed = True
-        self._settle()
-
-    def on_exited(self, code: int) -> None:
-        self._code = code
-        self._settle()
-
-    def on_input_credit(self, size: int) -> None:
-        """Only a call with input cares."""
-
-    def on_lost(self, code: int) -> None:
-        self._finish(WallError("unavailable", "the virtual machine has ended"))
-
-    def _pending(self) -> bool:
-        return False
-
-    def _settle(self) -> None:
-        if self._code is not None and self._closed and not self._pending():
-            self._finish({} if self._code == 0 else call_error(self._code, bytes(self._errors)))
-
-    def _finish(self, result: dict[str, Any] | WallError) -> None:
-        done, self._done = self._done, None
-        if done is None:
-            return
+    def _release(self) -> None:
         self._loop.remove_reader(self._fd)
         self._loop.remove_writer(self._fd)
         os.close(self._fd)
-        done(result)
 
 
 class Outflow(_Flow):

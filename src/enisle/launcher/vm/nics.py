@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from enisle.launcher.vm.calls import GuestCall
 from enisle.launcher.vm.protocol import Call, nic_body, text
 from enisle.launcher.vm.qemu import nic_device
 from enisle.launcher.vm.qmp import Qmp, failure
-from enisle.launcher.vm.session import GuestCall
 from enisle.launcher.wall import WallError
 from enisle.wire.plans import NicPlan
 

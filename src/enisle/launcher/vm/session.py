@@ -1,4 +1,4 @@
-"""Sessions and calls: the two kinds of work a guest agent does for its keeper."""
+"""Sessions: processes that the guest's agent runs for its keeper."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from enisle.launcher.vm.messages import start_error
-from enisle.launcher.vm.protocol import Call, Failure, ToGuest, printable, size_body, u32
+from enisle.launcher.vm.protocol import Failure, ToGuest, size_body, u32
 from enisle.launcher.wall import Session, WallError
 
 if TYPE_CHECKING:
@@ -14,14 +14,6 @@ if TYPE_CHECKING:
     from enisle.launcher.wall import SessionEvents
 
 _STDIN_BYTES = 256 << 10
-_RESULT_KINDS = {
-    1: "internal",
-    2: "not_found",
-    3: "invalid",
-    4: "conflict",
-    5: "denied",
-    6: "exhausted",
-}
 
 
 class GuestSession(Session):
@@ -144,69 +136,3 @@ class GuestSession(Session):
         if self._stdin_ended and not self._stdin:
             self._stdin_ended = False
             self._agent.send(ToGuest.INPUT_END, self._channel)
-
-
-class GuestCall:
-    """A call whose answer is collected, up to a limit. Implements ``launcher.vm.agent.Peer``."""
-
-    def __init__(
-        self, agent: Agent, call: Call, body: bytes, *, limit: int, done: Callable[[bytes | WallError], None]
-    ) -> None:
-        self._agent = agent
-        self._limit = limit
-        self._done: Callable[[bytes | WallError], None] | None = done
-        self._output = bytearray()
-        self._errors = bytearray()
-        self._code: int | None = None
-        self._closed = False
-        self._channel = agent.open(ToGuest.CALL, bytes([call]) + body, self)
-        agent.send(ToGuest.INPUT_END, self._channel)
-
-    def on_started(self, pid: int) -> None:
-        """Calls do not say so."""
-
-    def on_failed(self, failure: Failure) -> None:
-        self._finish(WallError("unavailable", f"the guest's agent: {failure.detail}"))
-
-    def on_output(self, stream: int, data: bytes) -> None:
-        if stream == 2:
-            self._errors += data[: 1000 - len(self._errors)]
-        else:
-            self._output += data
-        self._agent.consumed(self._channel, len(data))
-        if len(self._output) > self._limit:
-            self._agent.abort(self._channel)
-            self._finish(WallError("unavailable", f"the guest's answer is longer than {self._limit} bytes"))
-
-    def on_closed(self) -> None:
-        self._closed = True
-        self._settle()
-
-    def on_exited(self, code: int) -> None:
-        self._code = code
-        self._settle()
-
-    def on_input_credit(self, size: int) -> None:
-        """A call takes no input."""
-
-    def on_lost(self, code: int) -> None:
-        self._finish(WallError("unavailable", "the virtual machine has ended"))
-
-    def cancel(self, reason: str) -> None:
-        """Give up waiting."""
-        self._agent.abort(self._channel)
-        self._finish(WallError("unavailable", reason))
-
-    def _settle(self) -> None:
-        if self._code is not None and self._closed:
-            self._finish(bytes(self._output) if self._code == 0 else call_error(self._code, bytes(self._errors)))
-
-    def _finish(self, result: bytes | WallError) -> None:
-        done, self._done = self._done, None
-        if done is not None:
-            done(result)
-
-
-def call_error(code: int, message: bytes) -> WallError:
-    """The failure of a call, from its exit code and what it wrote on its error stream."""
-    return WallError(_RESULT_KINDS.get(code, "internal"), printable(message) or f"the guest's agent failed ({code})")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from enisle.launcher.vm import files, protocol
 from enisle.launcher.vm.agent import Agent
+from enisle.launcher.vm.calls import GuestCall
 from enisle.launcher.vm.figures import guest_stats, host_memory, process_list
 from enisle.launcher.vm.last_resort import LastResort
 from enisle.launcher.vm.machine import Machine, host_limits
@@ -17,7 +18,7 @@ from enisle.launcher.vm.messages import setup_error
 from enisle.launcher.vm.nics import NicSlots
 from enisle.launcher.vm.protocol import Call, Failure, Identity, Setup, SetupFlag, ToGuest, u32, u64
 from enisle.launcher.vm.qmp import Qmp, failure
-from enisle.launcher.vm.session import GuestCall, GuestSession
+from enisle.launcher.vm.session import GuestSession
 from enisle.launcher.vm.shares import plan_mounts
 from enisle.launcher.vm.sockets import GuestSockets
 from enisle.launcher.wall import Session, Wall, WallError
