@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +32,22 @@ def test_a_life_through_the_blocking_client(daemon: Daemon) -> None:
             client.instances.remove(name, force=True)
         with pytest.raises(NotFound):
             client.instances.get(name)
+
+
+def test_the_program_in_the_readme_runs(daemon: Daemon) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    program = readme.partition("```python\n")[2].partition("```")[0]
+    here = program.replace("debian:12", "busybox").replace(', "HostConfig": {"Runtime": "vm"}', "")
+    assert here.count("busybox") == 1 and "vm" not in here
+    done = subprocess.run(
+        [sys.executable, "-c", here],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "ENISLE_HOST": f"unix://{daemon.socket}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == (f"{platform.release()}\n", "")
 
 
 async def test_many_at_once_through_the_asyncio_client(daemon: Daemon) -> None:

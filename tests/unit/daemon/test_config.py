@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,20 @@ from enisle.errors import Invalid, Unavailable
 def test_defaults() -> None:
     config = configuration.Config()
     assert config.socket_path == Path("/run/enisle/enisle.sock")
+
+
+def test_the_settings_in_the_readme_are_all_there_are() -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    text = readme.partition("```toml\n")[2].partition("```")[0]
+    config = configuration.parse_toml(text, "README.md")
+    assert config.build.cache_bytes == 20_000_000_000
+    assert config.runtimes["crun"].path == "/usr/bin/crun"
+    shown = tomllib.loads(text)
+    for setting in dataclasses.fields(config):
+        value = getattr(config, setting.name)
+        assert setting.name in shown or setting.name == "debug"  # level says the same
+        for inner in dataclasses.fields(value) if dataclasses.is_dataclass(value) else ():
+            assert inner.name in shown[setting.name]
 
 
 def test_flags_win_over_the_file(tmp_path: Path) -> None:
