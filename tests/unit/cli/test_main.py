@@ -358,6 +358,17 @@ def test_help_is_there_for_everything(capsys: pytest.CaptureFixture[str]) -> Non
             assert f"enisle {group} {verb}" in capsys.readouterr().out
 
 
+def test_networks_are_made_as_the_flags_say(cli: Cli, server: FakeServer) -> None:
+    server.on("POST", "/networks/create", Answer(201, {"Id": "n"}))
+    assert cli("network", "create", "--config-only", "--subnet", "10.1.0.0/24", "kept") == 0
+    assert cli("network", "create", "--config-from", "kept", "--ipv4=false", "--ipv6", "made") == 0
+    first, second = (asked.json() for asked in server.asked)
+    assert (first["ConfigOnly"], "ConfigFrom" in first, "EnableIPv4" in first) == (True, False, False)
+    assert first["IPAM"]["Config"] == [{"Subnet": "10.1.0.0/24"}]
+    assert second["ConfigFrom"] == {"Network": "kept"}
+    assert (second["ConfigOnly"], second["EnableIPv4"], second["EnableIPv6"]) == (False, False, True)
+
+
 @pytest.mark.parametrize(
     ("words", "own", "foreign"),
     [

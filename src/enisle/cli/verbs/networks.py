@@ -58,6 +58,7 @@ def create(context: Context, options: Options, arguments: list[str]) -> None:
         "Attachable": options.attachable,
         "Ingress": options.ingress,
         "EnableIPv6": options.ipv6,
+        "ConfigOnly": options.config_only,
         "IPAM": {
             "Driver": options.ipam_driver,
             "Options": values.pairs(options.ipam_opt),
@@ -66,6 +67,12 @@ def create(context: Context, options: Options, arguments: list[str]) -> None:
         "Options": values.pairs(options.opt),
         "Labels": values.pairs(options.label),
     }
+    if options.config_from:
+        body["ConfigFrom"] = {"Network": options.config_from}
+    if not options.ipv4:
+        body["EnableIPv4"] = False
+    if options.scope:
+        body["Scope"] = options.scope
     print(context.client.networks.create(body)["Id"])
 
 
@@ -148,16 +155,26 @@ CREATE = Command(
     flags=(
         switch("attachable", "", "Instances may join it by hand"),
         many("aux-address", "", "NAME=ADDRESS", "Addresses that are not given out"),
-        option("driver", "d", "string", "Driver", default="bridge"),
+        option(
+            "config-from",
+            "",
+            "network",
+            "Take over the settings of a network made with --config-only",
+            completes="network",
+        ),
+        switch("config-only", "", "Settings for other networks, no network itself"),
+        option("driver", "d", "string", "Driver", default="bridge", choices=("bridge", "macvlan")),
         many("gateway", "", "address", "Gateway of a subnet"),
         switch("ingress", "", "Make it the routing mesh's network"),
         switch("internal", "", "No way out of it"),
         many("ip-range", "", "CIDR", "Part of a subnet that addresses are given out from"),
         option("ipam-driver", "", "string", "Driver of address management", default="default"),
         many("ipam-opt", "", "KEY=VALUE", "Options of address management"),
+        switch("ipv4", "", "With IPv4", default=True),
         switch("ipv6", "", "With IPv6"),
         many("label", "", "KEY=VALUE", "Set a label"),
         many("opt", "o", "KEY=VALUE", "Options of the driver"),
+        option("scope", "", "string", "Scope of the network", hidden=True),
         many("subnet", "", "CIDR", "Subnet"),
     ),
     least=1,
