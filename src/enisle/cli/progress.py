@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from enisle.errors import EnisleError, Internal, NotFound, Unauthenticated
 
 _REDRAW_S = 0.08
 _BAR_CELLS = 24
+_REGISTRY = re.compile(r"registry (\S+): ")  # as the daemon's messages begin
 _DONE_WORDS = ("complete", "exists", "pushed", "mounted from")
 Object = Mapping[str, Any]
 
@@ -42,7 +44,10 @@ def _failure(item: Object) -> EnisleError:
     if "not found" in lower or "manifest unknown" in lower or "no such image" in lower:
         return NotFound(text)
     if "unauthorized" in lower or "authentication required" in lower or "no basic auth" in lower:
-        return Unauthenticated(text, remedy="Try: enisle login REGISTRY")
+        registry = _REGISTRY.match(text)
+        return Unauthenticated(
+            f"{text.rstrip('.')}.", remedy=f"Try: enisle login {registry[1] if registry else 'REGISTRY'}"
+        )
     return Internal(text)
 
 

@@ -77,3 +77,9 @@ def test_on_a_terminal_layers_are_bars_that_stay_on_the_screen() -> None:
     assert heights
     assert max(heights) <= 2
     assert all(len(line) < 80 + 12 for line in text.split("\n"))
+
+
+def test_who_is_not_logged_in_is_told_where_to() -> None:
+    failure = {"error": "registry r.example:5000: unauthorized: authentication required"}
+    with pytest.raises(Unauthenticated, match=r"required\. Try: enisle login r\.example:5000$"):
+        progress.follow([failure])
