@@ -427,13 +427,42 @@ async def test_damaged_records_are_not_taken_for_an_empty_store(tmp_path: Path) 
     store = await LocalImageStore.open(tmp_path / "images")
     await add(store)
     await store.close()
-    (tmp_path / "images/index.json").write_bytes(b'{"generation": 1, "ima')
+    for name in ("index.json", "index.copy"):
+        (tmp_path / "images" / name).write_bytes(b'{"generation": 1, "ima')
     with pytest.raises(Internal, match="cannot be read"):
         await LocalImageStore.open(tmp_path / "images")
     (tmp_path / "images/index.json").write_bytes(b'{"generation": 99}')
     with pytest.raises(Internal, match="newer version"):
         await LocalImageStore.open(tmp_path / "images")
     assert list((tmp_path / "images/layers").iterdir())
+
+
+@pytest.mark.parametrize("damage", ["flipped", "flipped in a name", "cut", "emptied", "lost"])
+async def test_damaged_records_are_taken_from_their_copy(tmp_path: Path, damage: str) -> None:
+    store = await LocalImageStore.open(tmp_path / "images")
+    image = await add(store, "app:1")
+    await store.tag(image, "app:2")
+    await store.close()
+    path = tmp_path / "images/index.json"
+    whole = path.read_bytes()
+    match damage:
+        case "flipped":
+            path.write_bytes(whole[:300] + bytes([whole[300] ^ 1]) + whole[301:])
+        case "flipped in a name":
+            path.write_bytes(whole.replace(b"app:2", b"apq:2"))
+        case "cut":
+            path.write_bytes(whole[:-20])
+        case "emptied":
+            path.write_bytes(b"")
+        case "lost":
+            path.unlink()
+    again = await LocalImageStore.open(tmp_path / "images")
+    try:
+        assert (await again.get("app:2")).repo_tags == ("app:1", "app:2")
+        await again.tag(image, "app:3")
+        assert b"app:3" in path.read_bytes()
+    finally:
+        await again.close()
 
 
 async def test_the_store_is_closed_to_other_users(store: LocalImageStore, tmp_path: Path) -> None:

@@ -1,11 +1,17 @@
-"""The record of images and names: one small file, replaced as a whole, so that a crash leaves the old or the new."""
+"""The record of images and names: one small file, replaced as a whole, so that a crash leaves the old or the new.
+
+It carries a checksum, and has a copy beside it for the case that the disk damages it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +23,9 @@ from enisle.linux.syncfs import syncfs
 from enisle.model.ids import Digest, ImageId
 
 GENERATION = 1
+_CHECKSUM = b'{"checksum":"'
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,38 +140,73 @@ class Index:
 
 
 def _read(path: Path) -> _Document:
-    try:
-        document = msgspec.json.decode(path.read_bytes(), type=_Document)
-    except FileNotFoundError:
+    """The records, or their copy if they are damaged or lost; empty ones where there was never any."""
+    damage: Exception | None = None
+    for each in (path, _copy(path)):
+        try:
+            document = _checked(each.read_bytes())
+        except FileNotFoundError:
+            continue
+        except (msgspec.DecodeError, ValueError) as error:
+            damage = damage or error
+            _log.error("the record of images %s is damaged: %s", each, error)
+            continue
+        if document.generation > GENERATION:
+            raise Internal(f"the record of images {each} was written by a newer version.", remedy="Upgrade this one.")
+        return document
+    if damage is None:
         return _Document()
-    except (msgspec.DecodeError, ValueError) as error:
-        raise Internal(
-            f"the record of images {path} cannot be read: {error}.", remedy="Restore it, or move it away to start anew."
-        ) from error
-    if document.generation > GENERATION:
-        raise Internal(f"the record of images {path} was written by a newer version.", remedy="Upgrade this one.")
-    return document
+    raise Internal(
+        f"the record of images {path} cannot be read, nor its copy: {damage}.",
+        remedy="Restore one of them, or move both away to start anew.",
+    ) from damage
+
+
+def _copy(path: Path) -> Path:
+    return path.with_suffix(".copy")
+
+
+def _checked(data: bytes) -> _Document:
+    """What a file says. ValueError or DecodeError if it is not what was written."""
+    if data.startswith(_CHECKSUM):  # older versions wrote none
+        said, _, rest = data[len(_CHECKSUM) :].partition(b'",')
+        if said != _checksum(rest):
+            raise ValueError("its checksum does not fit")
+    return msgspec.json.decode(data, type=_Document)
+
+
+def _checksum(rest: bytes) -> bytes:
+    return hashlib.sha256(rest).hexdigest().encode()
 
 
 def _write(path: Path, document: _Document, *, sync_content: bool) -> None:
-    temporary = path.with_suffix(".new")
     if sync_content:  # the blobs and layers of what was not kept so far lie on the same file system
         _sync_filesystem(path.parent)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(msgspec.json.encode(document))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    rest = msgspec.json.encode(document)[1:]
+    data = _CHECKSUM + _checksum(rest) + b'",' + rest
+    _replace(path, data, sync=True)
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
+    with suppress(OSError):  # it is for a disk that fails later on; what it misses is in the records themselves
+        _replace(_copy(path), data, sync=False)
+
+
+def _replace(path: Path, data: bytes, *, sync: bool) -> None:
+    temporary = path.with_name(path.name + ".new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _sync_filesystem(directory: Path) -> None:
