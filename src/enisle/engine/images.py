@@ -106,8 +106,10 @@ class Images:
         """What the index that the image came with lists, here or not."""
         return await self._store.variants(image)
 
-    async def history(self, reference: str) -> list[tuple[HistoryEntry, str, int, tuple[str, ...]]]:
-        return await self._store.history((await self._store.get(reference)).id)
+    async def history(
+        self, reference: str, platform: Platform | None = None
+    ) -> list[tuple[HistoryEntry, str, int, tuple[str, ...]]]:
+        return await self._store.history((await self._store.get(reference, platform)).id)
 
     async def load(self, source: AsyncIterator[bytes], *, progress: Progress) -> list[str]:
         loaded = await self._store.load(source, progress=progress)

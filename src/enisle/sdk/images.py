@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from enisle.sdk.credentials import Credentials
@@ -27,6 +28,14 @@ def split_reference(reference: str) -> tuple[str, str]:
     return head + slash + base, tag
 
 
+def platform_document(text: str) -> str | None:
+    """os/architecture[/variant] (or an architecture alone) as the JSON that Docker's API wants; None for ""."""
+    if not text:
+        return None
+    parts = text.split("/") if "/" in text else ["linux", text]
+    return json.dumps(dict(zip(("os", "architecture", "variant"), parts, strict=False)))
+
+
 def _auth(credentials: Credentials | None) -> dict[str, str]:
     return {"X-Registry-Auth": credentials.header()} if credentials else {}
 
@@ -39,14 +48,16 @@ def list_all(
     return Request("GET", "/images/json", query=query, parse=as_json)
 
 
-def get(reference: str) -> Request[dict[str, Any]]:
-    """Everything about one image, by name, digest, id or unique prefix."""
-    return Request("GET", f"/images/{image_segment(reference)}/json", parse=as_json)
+def get(reference: str, *, platform: str = "") -> Request[dict[str, Any]]:
+    """Everything about one image, by name, digest, id or unique prefix; or about its sibling for a platform."""
+    query = {"platform": platform_document(platform)}
+    return Request("GET", f"/images/{image_segment(reference)}/json", query=query, parse=as_json)
 
 
-def history(reference: str) -> Request[list[HistoryLine]]:
+def history(reference: str, *, platform: str = "") -> Request[list[HistoryLine]]:
     """How it was made, newest step first."""
-    return Request("GET", f"/images/{image_segment(reference)}/history", parse=as_json)
+    query = {"platform": platform_document(platform)}
+    return Request("GET", f"/images/{image_segment(reference)}/history", query=query, parse=as_json)
 
 
 def tag(reference: str, *, repository: str, tag: str = "") -> Request[None]:
@@ -79,10 +90,12 @@ def pull_all(repository: str, *, platform: str = "", credentials: Credentials | 
     return Request("POST", "/images/create", query=query, headers=_auth(credentials), parse=as_json)
 
 
-def push(reference: str, *, every_tag: bool = False, credentials: Credentials | None = None) -> Request[Any]:
-    """Send to the registry that the reference names."""
+def push(
+    reference: str, *, every_tag: bool = False, platform: str = "", credentials: Credentials | None = None
+) -> Request[Any]:
+    """Send to the registry that the reference names; with a platform that one alone."""
     repository, tag_or_digest = split_reference(reference)
-    query = {"tag": None if every_tag else tag_or_digest or "latest"}
+    query = {"tag": None if every_tag else tag_or_digest or "latest", "platform": platform_document(platform)}
     # A registry that needs no credentials still needs the header: Docker's API refuses a push without it.
     headers = _auth(credentials or Credentials())
     return Request("POST", f"/images/{image_segment(repository)}/push", query=query, headers=headers, parse=as_json)

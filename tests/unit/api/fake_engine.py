@@ -332,7 +332,9 @@ class FakeImages:
         await self.get(reference)
         return [Removed(untagged="busybox:latest"), Removed(deleted=IMAGE_ID)]
 
-    async def history(self, reference: str) -> list[tuple[HistoryEntry, str, int, tuple[str, ...]]]:
+    async def history(
+        self, reference: str, platform: Platform | None = None
+    ) -> list[tuple[HistoryEntry, str, int, tuple[str, ...]]]:
         await self.get(reference)
         return [(HistoryEntry(created="2023-11-14T22:13:20Z", created_by="CMD"), IMAGE_ID, 0, ("busybox:latest",))]
 

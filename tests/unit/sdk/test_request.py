@@ -75,3 +75,10 @@ def test_text_that_is_no_utf8_is_refused_in_bodies_and_kept_in_paths() -> None:
         instances.create({"Cmd": ["a\udcffb"]})
     assert instances.stat("x", "/a\udcff").target().endswith("path=%2Fa%FF")
     assert instances.create({"Cmd": ["é"]}).body == '{"Cmd":["é"]}'.encode()
+
+
+def test_platforms_are_sent_as_documents() -> None:
+    for request in (images.get("a", platform="linux/arm/v7"), images.history("a", platform="linux/arm/v7")):
+        assert request.query["platform"] == '{"os": "linux", "architecture": "arm", "variant": "v7"}'
+    assert images.push("a", platform="arm64").query["platform"] == '{"os": "linux", "architecture": "arm64"}'
+    assert images.get("a").query["platform"] is None

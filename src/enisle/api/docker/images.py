@@ -61,11 +61,14 @@ async def list_all(call: Call) -> web.StreamResponse:
 
 
 async def inspect(call: Call) -> web.StreamResponse:
-    return json_response(inspect_json(await call.engine.images.get(call.name), with_virtual=_with_virtual(call)))
+    """``platform`` is of API 1.49, and no reason to serve that: clients of 1.47 do not send it, ours does."""
+    image = await call.engine.images.get(call.name, platform_document(call.query.text("platform")))
+    return json_response(inspect_json(image, with_virtual=_with_virtual(call)))
 
 
 async def history(call: Call) -> web.StreamResponse:
-    return json_response(history_json(await call.engine.images.history(call.name)))
+    platform = platform_document(call.query.text("platform"))
+    return json_response(history_json(await call.engine.images.history(call.name, platform)))
 
 
 async def create(call: Call) -> web.StreamResponse:

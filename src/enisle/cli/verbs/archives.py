@@ -46,7 +46,7 @@ SAVE = Command(
     summary="Write images as a tar",
     usage="[OPTIONS] IMAGE [IMAGE...]",
     run=save,
-    flags=(option("output", "o", "file", "Write to a file instead of standard output", completes="file"), _PLATFORM),
+    flags=(option("output", "o", "file", "Write to a file instead of standard output", completes="file"),),
     least=1,
     completes="image",
     examples=("enisle save debian:12 | zstd > debian.tar.zst",),
@@ -57,7 +57,6 @@ LOAD = Command(
     run=load,
     flags=(
         option("input", "i", "file", "Read from a file instead of standard input", completes="file"),
-        _PLATFORM,
         switch("quiet", "q", "No progress"),
     ),
     most=0,

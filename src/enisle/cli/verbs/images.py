@@ -95,7 +95,7 @@ def short_id(text: str, *, full: bool) -> str:
 
 def history(context: Context, options: Options, arguments: list[str]) -> None:
     """Print how an image was made."""
-    found = context.client.images.history(arguments[0])
+    found = context.client.images.history(arguments[0], platform=options.platform or "")
     _HISTORY.show(context, options, found, lambda item: _step(item, full=options.no_trunc, human=options.human))
 
 
@@ -128,6 +128,8 @@ def remove(context: Context, options: Options, arguments: list[str]) -> int:
     failed = 0
     for reference in arguments:
         try:
+            if options.platform:  # each is an image of its own
+                reference = context.client.images.get(reference, platform=options.platform)["Id"]
             removed = context.client.images.remove(reference, force=options.force, no_prune=options.no_prune)
         except EnisleError as error:
             if options.force and isinstance(error, NotFound):
@@ -166,7 +168,7 @@ HISTORY = Command(
     run=history,
     flags=(
         switch("human", "H", "Sizes and dates as people write them", default=True),
-        option("platform", "", "string", "Platform of the image", hidden=True),
+        option("platform", "", "string", "Platform of the image (os/arch[/variant])"),
         *LIST_FLAGS,
     ),
     least=1,
@@ -188,7 +190,7 @@ RMI = Command(
     flags=(
         switch("force", "f", "Remove it with all its names"),
         switch("no-prune", "", "Keep parents without a name"),
-        option("platform", "", "string", "Only that platform", hidden=True),
+        option("platform", "", "string", "Only that platform (os/arch[/variant])"),
     ),
     least=1,
     completes="image",

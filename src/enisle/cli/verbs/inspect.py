@@ -25,7 +25,7 @@ def _getters(context: Context, options: Options) -> dict[str, Get]:
     size = bool(getattr(options, "size", False))
     return {
         "container": lambda ref: client.instances.get(ref, size=size),
-        "image": client.images.get,
+        "image": lambda ref: client.images.get(ref, platform=getattr(options, "platform", "") or ""),
         "network": client.networks.get,
         "volume": client.volumes.get,
     }
@@ -104,6 +104,8 @@ INSPECT = Command(
     examples=("enisle inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' web",),
 )
 CONTAINER = _command("instances", "container", "instance", _SIZE)
-IMAGE = _command("images", "image", "image", option("platform", "", "string", "Platform of the image", hidden=True))
+IMAGE = _command(
+    "images", "image", "image", option("platform", "", "string", "Platform of the image (os/arch[/variant])")
+)
 NETWORK = _command("networks", "network", "network", _VERBOSE)
 VOLUME = _command("volumes", "volume", "volume")

@@ -32,7 +32,9 @@ def push(context: Context, options: Options, arguments: list[str]) -> None:
     image = arguments[0]
     if options.all_tags and images.split_reference(image)[1]:
         raise UsageError("tag can't be used with --all-tags/-a")
-    request = images.push(image, every_tag=options.all_tags, credentials=for_image(image))
+    request = images.push(
+        image, every_tag=options.all_tags, platform=options.platform or "", credentials=for_image(image)
+    )
     _follow(context, request, quiet=options.quiet)
     if options.quiet:
         print(with_tag(image))
@@ -64,7 +66,7 @@ PUSH = Command(
     flags=(
         switch("all-tags", "a", "Send all tags of the repository"),
         _TRUST,
-        option("platform", "", "string", "Platform (os/arch[/variant])", hidden=True),
+        option("platform", "", "string", "That platform alone (os/arch[/variant])"),
         switch("quiet", "q", "No progress"),
     ),
     least=1,
