@@ -71,6 +71,7 @@ class Core:
     image_lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # look up and claim, or check and remove
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     closing: bool = False
+    ends: int = 0  # how many instances have ended since the start
 
     def directory(self, instance_id: str) -> Path:
         """data_root/instances/<id>."""

@@ -41,6 +41,7 @@ async def _supervise(core: Core, slot: Slot) -> None:
 async def settle(core: Core, slot: Slot, report: ExitReport, *, told: bool = False) -> None:
     """Record an end and do what follows from it; the caller holds the lock. ``told``: its event is known already."""
     slot.running = None
+    core.ends += 1
     if slot.health is not None:
         slot.health.cancel()
         slot.health = None

@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 
 from enisle.contracts import Connection
+from enisle.engine import stopping
 from enisle.engine.engine import Engine
 from enisle.errors import Conflict, Internal, Invalid, NotFound, NotModified, StartFailed
 from enisle.formats.records import decode
@@ -237,6 +238,22 @@ async def test_an_end_that_meets_a_restart_under_way_ends_it(bench: Bench, verb:
     await asyncio.sleep(0.3)  # longer than the backoff
     assert len(bench.driver.launches) == 2 and not bench.driver.running
     assert verb == "remove" or status(bench.engine, record) is Status.EXITED
+
+
+async def test_a_kill_waits_as_long_as_others_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "KILL_TIMEOUT_S", 0.2)
+    record, stuck = await bench.run("stuck")
+    _, other = await bench.run("other")
+    stuck.ignored.add(9)
+    ending = asyncio.create_task(bench.engine.instances.kill("stuck"))
+    await asyncio.sleep(0.1)
+    other.finish(0)
+    await asyncio.sleep(0.2)
+    assert not ending.done()
+    with pytest.raises(Internal, match="did not receive an exit event"):
+        await ending
+    stuck.finish(137)
+    await until(lambda: status(bench.engine, record) is Status.EXITED)
 
 
 async def test_attach_before_start_is_handed_to_the_launch(bench: Bench) -> None:
