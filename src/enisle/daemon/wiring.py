@@ -154,6 +154,14 @@ class _Walls:
             log.warning("not everything could be prepared: %s", error)
 
 
+def _backing(directory: Path) -> str:
+    """The type of the file system under it, by the names that Docker has for them."""
+    from enisle.doctor.storage import file_system
+
+    kind = file_system(str(directory.resolve()), Path("/proc/self/mountinfo").read_text(errors="replace"))
+    return {"ext2": "extfs", "ext3": "extfs", "ext4": "extfs", "overlay": "overlayfs"}.get(kind, kind)
+
+
 def _runtimes(config: Config) -> dict[str, OciRuntime]:
     return {
         name: OciRuntime(name=name, path=runtime.path, options=runtime.options)
@@ -177,6 +185,7 @@ def _settings(wired: Wired, walls: _Walls, limits: LimitFacts, warm: asyncio.Tas
             await walls.vm.accelerator() if warm.done() and (_guest(config) / "current").exists() else ("", "")
         )
         return {
+            "backing_filesystem": await asyncio.to_thread(_backing, config.data_root),
             "cgroup_version": str(detect().version),
             "memory_limit": limits.memory,
             "swap_limit": limits.swap,

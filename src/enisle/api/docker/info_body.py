@@ -68,7 +68,9 @@ def info_json(facts: dict[str, Any], version: dict[str, Any], *, system_time: st
 def _driver_status(facts: dict[str, Any]) -> list[list[str]]:
     rows = [["Backing Filesystem", str(facts.get("backing_filesystem", "")) or "unknown"]]
     for wall, details in (facts.get("walls") or {}).items():
-        words = ", ".join(f"{key}: {value}" for key, value in details.items()) if isinstance(details, dict) else ""
+        words = (
+            ", ".join(f"{key}: {value}" for key, value in details.items() if value) if isinstance(details, dict) else ""
+        )
         rows.append([f"Wall {wall}", words or "available"])
     return rows
 

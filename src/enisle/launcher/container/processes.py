@@ -97,7 +97,7 @@ def run_ps(arguments: list[str]) -> str:
     with open(reading, "rb") as file:
         output = file.read().decode("utf-8", "replace")
     if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
-        raise ValueError(f"Error running ps: {output.strip()[:400]}")
+        raise ValueError(f"ps: {output.strip().partition(chr(10))[0][:400]}")  # the rest is how ps is used
     return output
 
 
