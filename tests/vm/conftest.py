@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from enisle.linux.cgroup.choose import group
+from tests.daemon import Daemon
+from tests.vm.host_programs import root_file_system
 from tests.vm.wall import CGROUP_PARENT, Vm, busybox_image
 
 
@@ -50,3 +52,13 @@ def running(erofs: Path) -> Iterator[Vm]:
     made.start("sh", "-c", "echo up; exec sleep 100000", process={"init": True})
     yield made
     made.close()
+
+
+@pytest.fixture
+def host_image(daemon: Daemon, tmp_path: Path) -> Iterator[str]:
+    """A root that takes its programs from the host's /usr."""
+    path = tmp_path / "root.tar"
+    path.write_bytes(root_file_system())
+    daemon.docker("import", str(path), "host-programs")
+    yield "host-programs"
+    daemon.docker("rmi", "host-programs")

@@ -12,7 +12,7 @@ from enisle.engine import propagation
 from enisle.engine.slots import Slots
 from enisle.engine.volume_storage import read_only
 from enisle.engine.volumes import Volumes
-from enisle.errors import Invalid
+from enisle.errors import Invalid, NotFound
 from enisle.model.instance import Instance, InstanceSpec, Mount, MountKind, ResolvedMount
 from enisle.model.volume import Volume
 
@@ -60,7 +60,10 @@ def _mounts_of(source: str, slots: Slots) -> list[Mount]:
     ref, _, mode = source.partition(":")
     if mode not in ("", "ro", "rw", "z", "Z"):
         raise Invalid(f"invalid mode for volumes-from: {mode}")
-    record = slots.find(ref).record
+    try:
+        record = slots.find(ref).record
+    except NotFound as error:
+        raise Invalid(str(error)) from error  # clients take a NotFound of create for a missing image, and pull it
     asked = {mount.target: mount for mount in record.spec.mounts}
     lent = []
     for mount in record.mounts:
@@ -102,7 +105,10 @@ async def resolve(
             check_bind(mount, create=mount.create_source)
             resolved.append(_resolved(mount, source=mount.source))
         elif mount.kind is MountKind.IMAGE:
-            resolved.append(_resolved(mount, source=await find_image(mount.source)))
+            try:
+                resolved.append(_resolved(mount, source=await find_image(mount.source)))
+            except NotFound as error:
+                raise Invalid(f'invalid mount config for type "image": {error}') from error
         else:
             resolved.append(_resolved(mount))
         asked.append(mount)

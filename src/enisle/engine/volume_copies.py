@@ -53,7 +53,7 @@ class VolumeCopies:
         if replaces and self._exists(name):
             volume = await self._volumes.get(name)
             if size:
-                raise Invalid(f"volume {name} exists, and has a size already", remedy="Resize it.")
+                raise Invalid(f"volume {name} exists, and has a size already.", remedy="Resize it.")
             await self._replace(volume, volume, write, "import")
             return await self._volumes.get(name)
         return await self._new(await self._like(name, size=size), write)
@@ -84,20 +84,20 @@ class VolumeCopies:
         """
         volume, size_bytes = await self._volumes.get(name), parse_size(size)
         if volume.backing not in (Backing.IMAGE, Backing.PROJECT):
-            raise Invalid(f"volume {name} has no size limit", remedy="Clone it with one: enisle volume clone --size.")
+            raise Invalid(f"volume {name} has no size limit.", remedy="Clone it with one: enisle volume clone --size.")
         if not size_bytes:
             raise Invalid(f"invalid size: '{size[:80]}'")
         wanted = replace(volume, size_bytes=size_bytes, options={**volume.options, "size": size})
-        if volume.backing is Backing.PROJECT:
-            await self._files.limit(volume.mountpoint, size_bytes)
-            await self._volumes.store(wanted)
-        elif size_bytes < volume.size_bytes:
-            try:
+        try:
+            if volume.backing is Backing.PROJECT:
+                await self._files.limit(volume.mountpoint, size_bytes)
+                await self._volumes.store(wanted)
+            elif size_bytes < volume.size_bytes:
                 await self._replace(volume, wanted, lambda path: self._copy_itself(volume, path), "resize")
-            except Exhausted as error:
-                raise Conflict(f"resize {name}: its content does not fit into {size}: {error}") from error
-        else:
-            await self._grow(volume, wanted)
+            else:
+                await self._grow(volume, wanted)
+        except Exhausted as error:
+            raise Conflict(f"resize {name}: its content does not fit into {size}: {error}") from error
         return wanted
 
     async def _grow(self, volume: Volume, wanted: Volume) -> None:

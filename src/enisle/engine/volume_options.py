@@ -33,7 +33,7 @@ def check(options: Mapping[str, str]) -> None:
         raise Invalid(f"invalid device {device!r} of a bound volume: it must be an absolute path")
     if "size" in options and parse_size(options["size"]) and "type" in options:
         raise Invalid(
-            "a size limit is for volumes without a device", remedy="Give the size as the file system's own: o=size=…"
+            "a size limit is for volumes without a device.", remedy="Give the size as the file system's own: o=size=…"
         )
 
 

@@ -20,6 +20,7 @@ _BLOCK_LIMITS = 1
 _BLOCK = 1024
 _FIRST_ID = 0x45000000  # leaves the small numbers to people
 _IDS = 1 << 20
+_ATTEMPTS = 1000
 
 
 class _Dqblk(ctypes.Structure):
@@ -43,8 +44,14 @@ def supported(directory: str) -> bool:
 
 
 def limit(fd: int, size_bytes: int) -> None:
-    """Limit what is below a directory. An empty one becomes a project first; later the limit changes."""
+    """Limit what is below a directory. An empty one becomes a project first; later the limit changes.
+
+    OSError: EDQUOT when what is there is more, ESRCH where project quotas are not (or no longer) enforced.
+    """
     project = _project(fd) or _claim(fd)
+    used = _get(fd, project)
+    if used is not None and used.curspace > size_bytes:
+        raise OSError(errno.EDQUOT, f"{used.curspace} bytes are in use")
     blocks = -(-size_bytes // _BLOCK)
     values = _Dqblk(bhardlimit=blocks, bsoftlimit=blocks, valid=_BLOCK_LIMITS)
     _call(fd, _SET_QUOTA, project, values)
@@ -68,25 +75,30 @@ def _get(fd: int, project: int) -> _Dqblk | None:
 
 
 def _claim(fd: int) -> int:
-    """Make the directory a project that nobody has used."""
-    for project in range(_FIRST_ID, _FIRST_ID + _IDS):
+    """Make the directory a project of its own. Of two who choose one number at a time, both choose another."""
+    flags, extent, count, _project_id, cow = _XATTR.unpack(_attributes(fd))
+    for _attempt in range(_ATTEMPTS):
+        project = _FIRST_ID + int.from_bytes(os.urandom(4), "little") % _IDS
         found = _get(fd, project)
         if found is None:
             raise OSError(errno.ESRCH, os.strerror(errno.ESRCH))
         if found.bhardlimit or found.curspace or found.curinodes:
             continue
-        flags, extent, count, _project_id, cow = _XATTR.unpack(_attributes(fd))
         fcntl.ioctl(fd, _FSSETXATTR, _XATTR.pack(flags | _PROJECT_INHERIT, extent, count, project, cow))
-        return project
-    raise OSError(errno.EDQUOT, "all project ids are in use")
+        found = _get(fd, project)
+        if found is not None and found.curinodes == 1:
+            return project
+    raise OSError(errno.EBUSY, "no project id is free")
 
 
 def _project(fd: int) -> int:
+    """The directory's project; 0 for none, or one that somebody else has put the whole data root into."""
     try:
         flags, _extent, _count, project, _cow = _XATTR.unpack(_attributes(fd))
     except OSError:
         return 0
-    return int(project) if flags & _PROJECT_INHERIT else 0
+    ours = flags & _PROJECT_INHERIT and _FIRST_ID <= project < _FIRST_ID + _IDS
+    return int(project) if ours else 0
 
 
 def _attributes(fd: int) -> bytes:

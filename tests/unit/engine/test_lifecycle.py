@@ -319,6 +319,10 @@ async def test_volumes_named_anonymous_and_from(bench: Bench) -> None:
     assert "/x" in {mount.target for mount in first.mounts}
     second = await bench.create("second", volumes_from=("first:ro",))
     assert all(mount.read_only for mount in second.mounts) and len(second.mounts) == 2
+    with pytest.raises(Invalid, match="No such container: nobody"):
+        await bench.create("third", volumes_from=("nobody",))
+    with pytest.raises(Invalid, match="No such image: nothing"):
+        await bench.create("third", mounts=(Mount(kind=MountKind.IMAGE, target="/i", source="nothing"),))
     with pytest.raises(Conflict, match="volume is in use"):
         await bench.engine.volumes.remove("named")
     await bench.engine.instances.remove("first", volumes=True)

@@ -23,7 +23,7 @@ from enisle.linux import quotas
 from enisle.linux.renames import exchange
 from enisle.wire.volumes import GENERATION, SOCKET_NAME
 
-_READY_TIMEOUT_S = 20.0
+_READY_TIMEOUT_S = 60.0  # an emulated machine that is busy starts a Python in 20
 _POLL_S = 0.005
 _ANSWER_TIMEOUT_S = 10.0
 _MOUNT_TIMEOUT_S = 60.0  # a server of files may be far away, or gone

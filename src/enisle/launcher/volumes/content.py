@@ -14,7 +14,7 @@ from enisle.archive.tree_copy import copy_tree
 from enisle.launcher.container.files import PipeEnd
 from enisle.launcher.container.task import Answer
 from enisle.launcher.wall import WallError
-from enisle.linux import quotas
+from enisle.linux import capabilities, quotas
 from enisle.linux.syncfs import syncfs
 from enisle.wire.frames import Message
 
@@ -30,7 +30,13 @@ def _pack(message: Message, fds: list[int]) -> Answer:
     return {}
 
 
+def _obey_quotas() -> None:
+    """The kernel lets whoever has SYS_RESOURCE go beyond a limit: what is put into a volume would not fit into it."""
+    capabilities.set_current(capabilities.effective() & ~capabilities.mask(["SYS_RESOURCE"]))
+
+
 def _unpack(message: Message, fds: list[int]) -> Answer:
+    _obey_quotas()
     root = os.open(message["path"], _DIRECTORY)
     try:
         done = apply_entries(root, TarReader(PipeEnd(fds[0]), overlay_xattrs=True), Policy())
@@ -41,6 +47,7 @@ def _unpack(message: Message, fds: list[int]) -> Answer:
 
 
 def _copy(message: Message, _fds: list[int]) -> Answer:
+    _obey_quotas()
     source, target = os.open(message["source"], _DIRECTORY), os.open(message["target"], _DIRECTORY)
     copy_tree(source, target)
     syncfs(target)
@@ -54,7 +61,11 @@ def _remove(message: Message, _fds: list[int]) -> Answer:
 
 
 def _limit(message: Message, _fds: list[int]) -> Answer:
-    quotas.limit(os.open(message["path"], _DIRECTORY), int(message["size"]))
+    try:
+        quotas.limit(os.open(message["path"], _DIRECTORY), int(message["size"]))
+    except ProcessLookupError as error:  # quotactl(2): no quotas of this kind are on
+        reason = "the file system of the data root has no project quotas (any more): mount it with prjquota"
+        raise WallError("not_supported", reason) from error
     return {}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import struct
 
 from enisle.launcher.container.options import Options, parse
@@ -14,6 +15,9 @@ from enisle.wire.frames import Message
 
 _EXT4_RESIZE = 0x40086610  # EXT4_IOC_RESIZE_FS: the number of blocks
 _GENERAL = frozenset({"defaults", "auto", "noauto", "nofail", "_netdev", "user", "nouser", "users"})  # fstab(5)'s own
+
+
+_REMOTE = frozenset({"nfs", "nfs4", "cifs"})
 
 
 def make(message: Message) -> Answer:
@@ -56,9 +60,21 @@ def _known() -> set[str]:
 
 def _filesystem(filesystem: str, source: str, options: Options) -> int:
     data = dict(options.data)
+    if filesystem in _REMOTE and (server := data.get("addr")):
+        data["addr"] = _address(server)
     if options.read_only and filesystem != "tmpfs":
         data["ro"] = None  # of the file system itself: its device may be read-only
     return mounts.new(filesystem, data, attributes=options.add, source=source)
+
+
+def _address(server: str) -> str:
+    """The kernel takes addresses only; who has one of IPv4 is asked there, as dockerd does."""
+    try:
+        found = socket.getaddrinfo(server, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        text = f"error resolving passed in network volume address: {server}: {error.strerror}"
+        raise WallError("internal", text) from error
+    return str(min(found, key=lambda each: each[0] != socket.AF_INET)[4][0])
 
 
 def _image(path: str, size_bytes: int) -> int:
