@@ -164,6 +164,9 @@ class ImageStore(Protocol):
         """Take in a docker-archive or oci-archive stream; the references or ids that came with it."""
 
     async def save(self, references: Sequence[str]) -> AbstractAsyncContextManager[AsyncIterator[bytes]]: ...
+    async def save_as(self, image: ImageId, names: Sequence[str]) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """An archive of one image under names that it does not have here."""
+
     async def import_tar(
         self,
         source: AsyncIterator[bytes],

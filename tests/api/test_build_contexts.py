@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 import uuid
 from pathlib import Path
@@ -71,5 +72,14 @@ def test_results_as_a_directory_and_as_tars(daemon: Daemon, contexts: Path) -> N
     daemon.enisle("build", "-o", f"type=docker,dest={loadable}", "-t", "delivered", *flags(contexts), main)
     with tarfile.open(loadable) as tar:
         assert "manifest.json" in tar.getnames()
+    layout = contexts / "layout"
+    daemon.enisle("build", "-o", f"type=oci,dest={layout},tar=false", "-t", "delivered", *flags(contexts), main)
+    [entry] = json.loads((layout / "index.json").read_text())["manifests"]
+    manifest = json.loads((layout / "blobs" / entry["digest"].replace(":", "/")).read_text())
+    assert json.loads((layout / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
+    assert entry["annotations"]["org.opencontainers.image.ref.name"] == "latest"
+    for blob in (manifest["config"], *manifest["layers"]):
+        assert (layout / "blobs" / blob["digest"].replace(":", "/")).stat().st_size == blob["size"]
     daemon.docker("rmi", "delivered")
-    assert "it is DIRECTORY" in daemon.enisle("build", "-o", "type=oci,dest=x", main, check=False).stderr
+    for output in ("type=squashfs,dest=x", "type=oci,tar=false", "type=docker,dest=x,tar=false"):
+        assert "invalid --output" in daemon.enisle("build", "-o", output, main, check=False).stderr

@@ -24,6 +24,7 @@ from enisle.formats.reference import parse_reference
 from enisle.model.ids import ImageId
 
 IMAGE_EXPORTERS = frozenset({"moby", "image"})
+_ARCHIVES = frozenset({"docker", "oci"})  # one archive is both: an OCI layout, with Docker's manifest beside
 _SEND = "/moby.filesync.v1.FileSend/DiffCopy"
 _PIECE_BYTES = 1 << 20
 _DATA_BYTES = 32 << 10  # as fsutil sends it
@@ -34,8 +35,11 @@ def check(exporters: list[Exporter]) -> None:
     """Raises NotSupported for what we do not export."""
     for exporter in exporters:
         kind, attributes = exporter.kind, exporter.attributes
-        if kind not in IMAGE_EXPORTERS and kind not in ("local", "tar", "docker"):
-            raise NotSupported(f"the exporter {kind[:60]} is not offered: there are image, docker, local and tar.")
+        if kind not in IMAGE_EXPORTERS and kind not in _ARCHIVES and kind not in ("local", "tar"):
+            offered = "image, docker, oci, local and tar"
+            raise NotSupported(f"the exporter {kind[:60]} is not offered: there are {offered}.")
+        if kind in _ARCHIVES and attributes.get("tar", "true").lower() not in _TRUE:
+            raise NotSupported(f"{kind} with tar=false is not offered: unpack the archive.")
         if kind == "image" and attributes.get("push", "").lower() in _TRUE:
             raise NotSupported("a build does not push its image: push it once it is built.")
         for name in attributes:
@@ -48,7 +52,7 @@ def names(exporters: list[Exporter]) -> list[str]:
     """The names that an image shall have. Raises Invalid for malformed ones."""
     found = []
     for exporter in exporters:
-        if exporter.kind in IMAGE_EXPORTERS:
+        if exporter.kind in IMAGE_EXPORTERS or exporter.kind in _ARCHIVES:
             found += [image_name(name) for name in exporter.attributes.get("name", "").split(",") if name]
     return found
 
@@ -67,7 +71,7 @@ class Export:
         for number, exporter in enumerate(exporters):
             if exporter.kind in IMAGE_EXPORTERS:
                 response |= await self._named(image, exporter)
-            elif exporter.kind == "docker":
+            elif exporter.kind in _ARCHIVES:
                 await self._archive(image, number, exporter)
             else:
                 await self._files(image, number, exporter.kind)
@@ -109,9 +113,14 @@ class Export:
         step.done()
 
     async def _archive(self, image: ImageId, number: int, exporter: Exporter) -> None:
-        step = self._progress.vertex("exporting to docker image format")
-        async with await self._images.save([image]) as pieces, self._sending(number, exporter.attributes) as calling:
-            await _stream(calling, pieces)
+        step = self._progress.vertex(f"exporting to {exporter.kind} image format")
+        archive = await self._images.save_as(image, names([exporter]))
+        try:
+            async with archive as pieces, self._sending(number, exporter.attributes) as calling:
+                await _stream(calling, pieces)
+        except EnisleError as error:
+            step.failed(str(error))
+            raise
         step.done()
 
     @asynccontextmanager

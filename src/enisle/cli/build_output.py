@@ -13,54 +13,55 @@ from enisle.cli.unpacking import Source, unpack
 from enisle.errors import Invalid
 from enisle.sdk.client import Client
 
-_KINDS = ("local", "tar", "docker", "image")
-_USAGE = "it is DIRECTORY, - or type=local|tar|docker|image[,dest=PATH]"
+_KINDS = ("local", "tar", "docker", "oci", "image")
+_USAGE = "it is DIRECTORY, - or type=local|tar|docker|oci|image[,dest=PATH][,tar=false]"
 
 
 class Output(NamedTuple):
-    """``kind``: local (a directory), tar, docker (an archive that ``load`` takes), image (it stays in the engine).
+    """``kind``: local (a directory), tar, docker (an archive that ``load`` takes), oci (the same archive, which is an
+    OCI image layout), image (it stays in the engine).
 
-    ``path`` "-": standard output.
+    ``path`` "-": standard output. ``unpacked``: a directory instead of an archive.
     """
 
     kind: str
     path: str
+    unpacked: bool = False
 
     @property
     def needs_name(self) -> bool:
         """Whether the image itself is what is wanted."""
-        return self.kind in ("docker", "image")
+        return self.kind in ("docker", "oci", "image")
 
 
 def parse(text: str) -> Output:
     """What follows --output."""
     if "=" not in text:
-        return Output("tar", "-") if text == "-" else Output("local", text)
+        return Output("tar", "-") if text == "-" else Output("local", text, unpacked=True)
     fields = dict(item.partition("=")[::2] for item in text.split(","))
     kind, path = fields.pop("type", ""), fields.pop("dest", "")
-    if fields or kind not in _KINDS:
+    archive = fields.pop("tar", "true").lower()
+    if fields or kind not in _KINDS or archive not in ("true", "false") or (archive == "false" and kind != "oci"):
         raise UsageError(f"invalid --output {text!r}: {_USAGE}")
     if kind == "docker" and not path:
         kind = "image"
-    if kind == "local" and path in ("", "-"):
-        raise UsageError(f"invalid --output {text!r}: type=local needs dest=DIRECTORY")
-    return Output(kind, path or "-")
+    unpacked = kind == "local" or archive == "false"
+    if unpacked and path in ("", "-"):
+        raise UsageError(f"invalid --output {text!r}: type={kind} needs dest=DIRECTORY")
+    return Output(kind, path or "-", unpacked)
 
 
 def deliver(client: Client, output: Output, image: str, names: tuple[str, ...]) -> None:
     """Put the image's files where they are wanted."""
     if output.kind == "image":
         return
-    if output.kind == "docker":
-        with open_output(output.path) as descriptor, client.images.open_save(names or (image,)) as exchange:
-            write_all(exchange, descriptor)
-        return
-    with client.images.open_files(image) as exchange:
-        if output.kind == "tar":
+    opened = client.images.open_save(names or (image,)) if output.needs_name else client.images.open_files(image)
+    with opened as exchange:
+        if output.unpacked:
+            _unpack(iter(exchange), output.path)
+        else:
             with open_output(output.path) as descriptor:
                 write_all(exchange, descriptor)
-        else:
-            _unpack(iter(exchange), output.path)
 
 
 def _unpack(pieces: Iterator[bytes], directory: str) -> None:

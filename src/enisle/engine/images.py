@@ -120,6 +120,9 @@ class Images:
     async def save(self, references: Sequence[str]) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         return await self._store.save(references)
 
+    async def save_as(self, image: ImageId, names: Sequence[str]) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        return await self._store.save_as(image, names)
+
     async def import_tar(
         self,
         source: AsyncIterator[bytes],

@@ -32,7 +32,7 @@ from enisle.images.push import Pusher
 from enisle.images.registry.endpoints import RegistrySettings
 from enisle.images.registry.questions import check_login, list_tags, look_up
 from enisle.images.removal import Remover
-from enisle.images.save import choose_images, saved
+from enisle.images.save import Chosen, choose_images, saved
 from enisle.images.variants import sibling, variants
 from enisle.images.workers import Workers
 from enisle.model.ids import ImageId
@@ -239,6 +239,11 @@ class LocalImageStore:
     async def save(self, references: Sequence[str]) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """An archive of images; a name without a tag means all tags of the repository."""
         return saved(self._parts, choose_images(self._lookup, references))
+
+    async def save_as(self, image: ImageId, names: Sequence[str]) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """An archive of one image under names that it does not have here."""
+        chosen = tuple(parse_reference(name).or_latest() for name in names)
+        return saved(self._parts, [Chosen(record=self._record(image), names=chosen)])
 
     # --- images made here ---
 

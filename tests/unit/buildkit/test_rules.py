@@ -92,7 +92,11 @@ def test_only_dockerfiles_are_built() -> None:
             check_frontend(frontend, attributes)
     with pytest.raises(EnisleError):
         image_of(Definition(operations=[b"\xff"]))
-    for exporter in (Exporter(kind="oci"), Exporter(kind="image", attributes={"push": "true"})):
+    for exporter in (
+        Exporter(kind="squashfs"),
+        Exporter(kind="oci", attributes={"tar": "false"}),
+        Exporter(kind="image", attributes={"push": "true"}),
+    ):
         with pytest.raises(NotSupported):
             check([exporter])
     with pytest.raises(Invalid):

@@ -230,7 +230,7 @@ BUILD = Command(
         option("memory-swap", "", "bytes", "Limit of memory and swap; -1: unlimited", convert=values.swap),
         option("network", "", "mode", "Network of every RUN: default, none, host or a name", completes="network"),
         switch("no-cache", "", "Carry out every step anew"),
-        many("output", "o", "DEST", "Files of the result: DIRECTORY, - (a tar) or type=local|tar|docker,dest=PATH"),
+        many("output", "o", "DEST", "Files of the result: DIRECTORY, - (a tar) or type=local|tar|docker|oci,dest=PATH"),
         option("platform", "", "string", "Platform (os/arch[/variant])"),
         switch("pull", "", "Ask the registry for newer base images"),
         switch("quiet", "q", "Print the image's id only"),
