@@ -30,7 +30,7 @@ def open_output(path: str | None) -> Iterator[int]:
             os.close(descriptor)
         return
     temporary = f"{path}.part-{os.getpid()}"
-    descriptor = _open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    descriptor = _open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, meant=path)
     try:
         yield descriptor
         os.replace(temporary, path)
@@ -41,11 +41,11 @@ def open_output(path: str | None) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _open(path: str, flags: int) -> int:
+def _open(path: str, flags: int, *, meant: str = "") -> int:
     try:
         return os.open(path, flags | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise Invalid(f"{path} cannot be written: {error.strerror}.") from error
+        raise Invalid(f"{meant or path} cannot be written: {error.strerror}.") from error
 
 
 def write_all(pieces: Iterable[bytes], descriptor: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -14,6 +15,7 @@ from enisle.cli.flags import Flag, UsageError, nearest, option, parse, switch
 from enisle.errors import EnisleError
 
 USAGE_EXIT_CODE = 125  # what Docker's client ends with when the command line is wrong
+_UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 GLOBAL_FLAGS: tuple[Flag, ...] = (
     option("host", "H", "address", "The daemon's address (default: ENISLE_HOST, DOCKER_HOST, /run/enisle/enisle.sock)"),
@@ -27,8 +29,12 @@ GLOBAL_FLAGS: tuple[Flag, ...] = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code. Never raises for what a user can cause."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "ENISLE_DEBUG" in os.environ
     _never_fail_to_print()
+    code = _main(words, debug="ENISLE_DEBUG" in os.environ)
+    return code if _flush() else code or 1
+
+
+def _main(words: list[str], *, debug: bool) -> int:
     try:
         options, rest = parse(GLOBAL_FLAGS, words, interspersed=False)
         debug = debug or options.debug
@@ -61,10 +67,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename is None:
+        _tell_unwritable(error)
+    else:
         warn(f"enisle: unexpected failure: {type(error).__name__}: {error}. Run with --debug for the traceback.")
-        return 1
-    finally:
-        _flush()
+    return 1
 
 
 def _run(words: list[str], context: Context) -> int:
@@ -132,14 +143,21 @@ def _never_fail_to_print() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _flush() -> None:
+def _flush() -> bool:
+    """Whether what was printed has reached standard output, or a reader who has gone."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         _silence_stdout()
     except OSError as error:
-        warn(f"enisle: standard output cannot be written: {error.strerror}.")
-        _silence_stdout()
+        _tell_unwritable(error)
+        return False
+    return True
+
+
+def _tell_unwritable(error: OSError) -> None:
+    warn(f"enisle: standard output cannot be written: {error.strerror}.")
+    _silence_stdout()
 
 
 def _silence_stdout() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -356,6 +358,23 @@ def test_help_is_there_for_everything(capsys: pytest.CaptureFixture[str]) -> Non
         for verb in verbs.verbs:
             assert main([group, verb, "--help"]) == 0
             assert f"enisle {group} {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+def test_output_on_a_full_disk_is_a_failure_in_one_sentence(server: FakeServer, buffered: bool) -> None:
+    server.on("GET", "/containers/json", [summary()])
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, *([] if buffered else ["-u"]), "-m", "enisle.cli.main", "-H", server.host, "ps"],
+            env={"PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    sentence = "enisle: standard output cannot be written: No space left on device.\n"
+    assert (done.returncode, done.stderr) == (1, sentence)
 
 
 def test_networks_are_made_as_the_flags_say(cli: Cli, server: FakeServer) -> None:
