@@ -1,11 +1,11 @@
-"""Progress of pulls, pushes and loads: bars on a terminal, plain lines elsewhere."""
+"""Progress of pulls, pushes and uploads: bars and counts on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from enisle.cli.command import write
@@ -14,6 +14,7 @@ from enisle.cli.printing import printable
 from enisle.cli.table import cut
 from enisle.errors import EnisleError, Internal, NotFound, Unauthenticated
 
+_PATIENCE_S = 0.5
 _REDRAW_S = 0.08
 _BAR_CELLS = 24
 _REGISTRY = re.compile(r"registry (\S+): ")  # as the daemon's messages begin
@@ -38,6 +39,29 @@ def follow(objects: Iterable[Object], *, descriptor: int = 1, quiet: bool = Fals
     return aux
 
 
+def counted(pieces: Iterable[bytes], what: str, *, descriptor: int = 2) -> Iterator[bytes]:
+    """The same pieces. A terminal is told how much has been sent if that takes a while; the line goes at the end."""
+    if not _moves(descriptor):
+        yield from pieces
+        return
+    sent, shown, due = 0, False, time.monotonic() + _PATIENCE_S
+    try:
+        for piece in pieces:
+            yield piece
+            sent += len(piece)
+            if (now := time.monotonic()) >= due:
+                write(f"{what}  {bytes_text(sent)}\x1b[K\r".encode(), descriptor=descriptor)
+                shown, due = True, now + _REDRAW_S
+    finally:
+        if shown:
+            write(b"\x1b[K", descriptor=descriptor)
+
+
+def _moves(descriptor: int) -> bool:
+    """Whether what is written there can be written over."""
+    return os.isatty(descriptor) and os.environ.get("TERM") != "dumb"
+
+
 def _failure(item: Object) -> EnisleError:
     text = str((item.get("errorDetail") or {}).get("message") or item.get("error"))
     lower = text.lower()
@@ -54,7 +78,7 @@ def _failure(item: Object) -> EnisleError:
 def _view(descriptor: int, *, quiet: bool) -> _Plain:
     if quiet:
         return _Quiet(descriptor)
-    if os.isatty(descriptor) and os.environ.get("TERM") != "dumb":
+    if _moves(descriptor):
         return _Bars(descriptor)
     return _Plain(descriptor)
 

@@ -6,6 +6,8 @@ import os
 import pty
 import struct
 import termios
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -83,3 +85,28 @@ def test_who_is_not_logged_in_is_told_where_to() -> None:
     failure = {"error": "registry r.example:5000: unauthorized: authentication required"}
     with pytest.raises(Unauthenticated, match=r"required\. Try: enisle login r\.example:5000$"):
         progress.follow([failure])
+
+
+def slowly(pieces: list[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        time.sleep(0.3)
+        yield piece
+
+
+def test_a_long_upload_is_counted_on_a_terminal_and_leaves_nothing_there() -> None:
+    reader, writer = pty.openpty()
+    sent = list(progress.counted(slowly([b"x" * 1000] * 3), "Sending it", descriptor=writer))
+    os.close(writer)
+    assert sent == [b"x" * 1000] * 3
+    text = read_all(reader)
+    assert text.startswith("Sending it  ")
+    assert text.endswith("Sending it  3kB\x1b[K\r\x1b[K")
+
+
+def test_a_short_upload_and_one_without_a_terminal_are_not_spoken_of(capfd: pytest.CaptureFixture[str]) -> None:
+    assert list(progress.counted([b"a", b"b"], "Sending it")) == [b"a", b"b"]
+    assert capfd.readouterr().err == ""
+    reader, writer = pty.openpty()
+    assert list(progress.counted([b"a", b"b"], "Sending it", descriptor=writer)) == [b"a", b"b"]
+    os.close(writer)
+    assert read_all(reader) == ""

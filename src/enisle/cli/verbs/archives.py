@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enisle.cli import progress
 from enisle.cli.archive_output import open_input, open_output, write_all
 from enisle.cli.command import Command, Context
 from enisle.cli.flags import Options, many, option, switch
+from enisle.cli.progress import counted, follow
 from enisle.sdk import images
 
 _PLATFORM = option("platform", "", "string", "Platform (os/arch[/variant])")
@@ -19,8 +19,11 @@ def save(context: Context, options: Options, arguments: list[str]) -> None:
 
 def load(context: Context, options: Options, arguments: list[str]) -> None:
     """Take in images from a tar."""
-    with open_input(options.input) as pieces, context.client.images.open_load(pieces, quiet=options.quiet) as exchange:
-        progress.follow(exchange.objects())
+    with (
+        open_input(options.input) as pieces,
+        context.client.images.open_load(counted(pieces, "Sending the archive"), quiet=options.quiet) as exchange,
+    ):
+        follow(exchange.objects())
 
 
 def import_image(context: Context, options: Options, arguments: list[str]) -> None:
@@ -30,7 +33,7 @@ def import_image(context: Context, options: Options, arguments: list[str]) -> No
     remote = source.startswith(("http://", "https://"))
     with open_input("/dev/null" if remote else source) as pieces:
         exchange = context.client.images.open_import(
-            b"" if remote else pieces,
+            b"" if remote else counted(pieces, "Sending the archive"),
             source=source if remote else "-",
             repository=repository,
             tag=tag,
@@ -39,7 +42,7 @@ def import_image(context: Context, options: Options, arguments: list[str]) -> No
             platform=options.platform or "",
         )
         with exchange:
-            progress.follow(exchange.objects())
+            follow(exchange.objects())
 
 
 SAVE = Command(

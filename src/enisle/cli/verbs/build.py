@@ -16,7 +16,6 @@ from enisle.cli.human import bytes_text, size
 from enisle.cli.listing import filters
 from enisle.errors import EnisleError, Invalid
 from enisle.sdk.credentials import CredentialFile
-from enisle.sdk.request import Body
 
 _REMOTE = ("http://", "https://", "git://", "ssh://", "git@", "github.com/")
 
@@ -34,7 +33,7 @@ def build(context: Context, options: Options, arguments: list[str]) -> None:
     with open_input("-" if place == "-" else "/dev/null") as stdin:
         body, extra = _body(place, options, stdin, directories)
         exchange = context.client.builds.open_build(
-            body,
+            body if isinstance(body, bytes) or options.quiet else progress.counted(body, "Sending the build context"),
             options=query | extra,
             secrets=secrets,
             ssh=ssh,
@@ -93,7 +92,7 @@ def _follow(objects: Iterable[Mapping[str, Any]], *, quiet: bool) -> str:
 
 def _body(
     place: str, options: Options, stdin: Iterator[bytes], others: Mapping[str, str]
-) -> tuple[Body, dict[str, Any]]:
+) -> tuple[bytes | Iterator[bytes], dict[str, Any]]:
     """What is sent, and the parameters that say what it is."""
     if place.startswith(_REMOTE):
         return b"", {"remote": place, "dockerfile": options.file or None}

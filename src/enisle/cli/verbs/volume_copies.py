@@ -7,6 +7,7 @@ from enisle.cli.command import Command, Context
 from enisle.cli.each import each
 from enisle.cli.flags import Options, option, switch
 from enisle.cli.printing import say_json
+from enisle.cli.progress import counted
 
 _RUNNING = "While instances write to the volume, each file is as it is at the moment when it is read."
 _SIZE = option("size", "", "bytes", "Size limit (2g)")
@@ -25,7 +26,9 @@ def export(context: Context, options: Options, arguments: list[str]) -> None:
 def import_volume(context: Context, options: Options, arguments: list[str]) -> None:
     """Make a volume of a tar, and print its name."""
     with open_input(arguments[1] if len(arguments) > 1 else None) as pieces:
-        made = context.client.volumes.import_tar(arguments[0], pieces, replace=options.replace, size=options.size or "")
+        made = context.client.volumes.import_tar(
+            arguments[0], counted(pieces, "Sending the archive"), replace=options.replace, size=options.size or ""
+        )
     print(made["Name"])
 
 
