@@ -61,6 +61,7 @@ class Seeds:
         self._client = docker.DockerClient(base_url=f"unix://{daemon.engine_socket}", version="1.47", timeout=30)
         self._done = threading.Event()
         self.exec_id = ""
+        self.long_exec_id = ""
         self._renew()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -75,6 +76,8 @@ class Seeds:
 
     def examples(self, path: str) -> list[str]:
         """What a path parameter may stand for."""
+        if path == "/exec/{id}/resize":  # one that was never started is waited for: minutes for all cases
+            return [self.long_exec_id, "0" * 64]
         if path.startswith("/exec/"):
             return [self.exec_id, "0" * 64]
         for prefix, names in (
@@ -114,6 +117,8 @@ class Seeds:
             api.start("running")
         if not self.exec_id:
             self.exec_id = api.exec_create("running", ["true"])["Id"]
+            self.long_exec_id = api.exec_create("running", ["sleep", "1000000"])["Id"]
+            api.exec_start(self.long_exec_id, detach=True)
         if not api.networks(names=["seednet"]):
             api.create_network("seednet")
         api.create_volume("seedvol")
