@@ -33,12 +33,15 @@ def root_file_system() -> bytes:
 def run_inside(
     daemon: Daemon, image: str, script: str, *flags: str, timeout_s: float
 ) -> subprocess.CompletedProcess[str]:
-    """Run a shell script in a privileged VM of that root, with this repository at its place."""
+    """Run a shell script in a privileged VM of that root, with this repository at its place.
+
+    It is ended from inside before the time is up: so what it has said is not lost, and nothing is left.
+    """
     return daemon.docker(
         *("run", "--rm", "--runtime", "vm", "--privileged", "--tmpfs", "/var/tmp:exec", "--tmpfs", "/tmp:exec"),
         *("-v", "/usr:/usr:ro", "-v", f"{REPOSITORY}:{REPOSITORY}:ro"),
         *("-e", "PATH=/usr/sbin:/usr/bin", "-e", "PYTHONDONTWRITEBYTECODE=1", "-e", "TMPDIR=/var/tmp"),
-        *(*flags, image, "sh", "-c", script),
+        *(*flags, image, "timeout", f"{timeout_s - 40:g}", "sh", "-c", script),
         timeout_s=timeout_s,
         check=False,
     )
