@@ -548,10 +548,11 @@ def test_an_agents_socket_is_seen_by_its_run_alone_with_the_owner_it_asks_for(
     daemon: Daemon, context: Path, tmp_path: Path
 ) -> None:
     (context / "Dockerfile").write_text(
-        "FROM busybox\n"
+        "FROM busybox AS asks\n"
         "COPY ask /ask\n"
-        "RUN --mount=type=ssh,required /ask $SSH_AUTH_SOCK\n"
-        "RUN --mount=type=ssh,id=x,target=/s,uid=7,mode=0660 stat -c '%a %u %F' /s\n"
+        "RUN --mount=type=ssh,required --mount=type=ssh,id=x,target=/s,uid=7,mode=0660 "
+        "/ask $SSH_AUTH_SOCK; stat -c '%a %u %F' /s\n"
+        "FROM asks\n"
         "RUN test ! -e /s && test ! -e /run/buildkit && test -z $SSH_AUTH_SOCK\n"
     )
     (tmp_path / "ask.c").write_text(ASK)
@@ -562,7 +563,7 @@ def test_an_agents_socket_is_seen_by_its_run_alone_with_the_owner_it_asks_for(
             assert agent.stdout is not None and agent.stdout.readline() == "ready\n"
             flags = ["--ssh", f"default={socket}", "--ssh", f"x={socket}"]
             said = daemon.enisle("build", *flags, str(context)).stdout
-            in_vm = daemon.enisle("build", "--vm", *flags, str(context), timeout_s=110).stdout
+            in_vm = daemon.enisle("build", "--vm", "--target", "asks", *flags, str(context), timeout_s=110).stdout
         finally:
             agent.kill()
     for text in (said, in_vm):
@@ -620,3 +621,13 @@ def test_bad_dockerfiles_are_refused_with_their_line(
 ) -> None:
     said = build(daemon, context, f"FROM busybox\n\n{instruction}\n", check=False)
     assert message in said and ("line 3" in said or ">>>    3 | " in said) and "Traceback" not in said
+
+
+def test_the_wall_does_not_show_in_the_result(daemon: Daemon, context: Path) -> None:
+    """Names in a guest's layer came in the order of its file system, which is another in each virtual machine."""
+    (context / "Dockerfile").write_text(
+        "FROM busybox\nRUN for n in old var new a Z 1; do mkdir -p /d/$n/x && echo $n > /d/$n/f; done\n"
+    )
+    epoch = ["--no-cache", "-q", "--build-arg", "SOURCE_DATE_EPOCH=1700000000", str(context)]
+    made = [daemon.enisle("build", *wall, *epoch, timeout_s=110).stdout for wall in ((), ("--vm",))]
+    assert made[0] == made[1] != ""

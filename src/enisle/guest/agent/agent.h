@@ -142,6 +142,9 @@ bool make_dev(bool privileged);
 bool mount_socket(const char *target, const char *attributes); /* "uid=,gid=,mode=" */
 int call_accept(struct reader *r);
 
+/* --- names.c --- */
+char **names_in(int dirfd); /* sorted, malloc'd, ends with NULL; NULL: errno */
+
 /* --- copy.c --- */
 bool copy_tree(int from, int to);
 bool is_empty(int dirfd);

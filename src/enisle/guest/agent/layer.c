@@ -208,20 +208,18 @@ static bool walk_entry(struct level *level, const char *name)
 
 static bool walk(struct level *level)
 {
-    int again = openat(level->upper, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = again < 0 ? NULL : fdopendir(again);
-    bool good = true;
+    char **names = names_in(level->upper);
+    bool good = names != NULL;
     size_t length = strlen(path);
-    for (struct dirent *entry; good && dir && (entry = readdir(dir));) {
-        if (is_dot(entry->d_name) || length + strlen(entry->d_name) + 2 >= sizeof path)
+    for (char **name = names; good && *name; name++) {
+        if (length + strlen(*name) + 2 >= sizeof path)
             continue;
         path[length] = '/';
-        strcpy(path + length + 1, entry->d_name);
-        good = walk_entry(level, entry->d_name);
+        strcpy(path + length + 1, *name);
+        good = walk_entry(level, *name);
         path[length] = 0;
     }
-    if (dir)
-        closedir(dir);
+    free_strings(names);
     return good;
 }
 

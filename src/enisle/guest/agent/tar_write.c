@@ -1,5 +1,4 @@
 /* Writing tar streams (ustar with pax records, pax(1)) to standard output. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -309,27 +308,24 @@ static bool is_mount(int parent, const char *name)
 
 static bool add_below(int dirfd, char *path, size_t length, bool one_mount)
 {
-    int again = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = again < 0 ? NULL : fdopendir(again);
-    bool good = dir != NULL;
-    for (struct dirent *each; good && (each = readdir(dir));) {
+    char **names = names_in(dirfd);
+    bool good = names != NULL;
+    for (char **each = names; good && *each; each++) {
         struct stat status;
-        if (!strcmp(each->d_name, ".") || !strcmp(each->d_name, ".."))
-            continue;
-        size_t name = strlen(each->d_name);
+        size_t name = strlen(*each);
         if (length + name + 2 >= PATH_LIMIT)
             continue; /* no name in an archive is that long */
-        if (fstatat(again, each->d_name, &status, AT_SYMLINK_NOFOLLOW))
+        if (fstatat(dirfd, *each, &status, AT_SYMLINK_NOFOLLOW))
             continue;
-        memcpy(path + length, each->d_name, name + 1);
-        if (one_mount && is_mount(again, each->d_name)) {
+        memcpy(path + length, *each, name + 1);
+        if (one_mount && is_mount(dirfd, *each)) {
             good = tar_add_empty(&status, path);
             continue;
         }
-        good = tar_add(again, each->d_name, &status, path);
+        good = tar_add(dirfd, *each, &status, path);
         if (!good || !S_ISDIR(status.st_mode))
             continue;
-        int deeper = openat(again, each->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        int deeper = openat(dirfd, *each, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (deeper < 0)
             continue;
         path[length + name] = '/';
@@ -337,8 +333,7 @@ static bool add_below(int dirfd, char *path, size_t length, bool one_mount)
         good = add_below(deeper, path, length + name + 1, one_mount);
         close(deeper);
     }
-    if (dir)
-        closedir(dir);
+    free_strings(names);
     return good;
 }
 
