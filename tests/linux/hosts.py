@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import msgspec
+import uvloop
 
 from enisle.drivers.base import nic_plan
 from enisle.linux.nics import plug
@@ -75,7 +76,7 @@ class Host(Namespace):
         self.resolv_conf = directory / "resolv.conf"
         if not self.resolv_conf.exists():
             self.resolv_conf.write_text("nameserver 198.51.100.9\nsearch lan\n")
-        self.loop = asyncio.new_event_loop() if beside is None else beside.loop
+        self.loop = uvloop.new_event_loop() if beside is None else beside.loop
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -125,6 +126,16 @@ class Host(Namespace):
     def resolver_pid(self) -> int:
         """The pid of the engine's resolver, 0 if there is none."""
         return self.run(_resolver_pid, self.run_root / SOCKET_NAME)
+
+    def small_monitor(self) -> None:
+        """Have the socket that watches for removed rules overrun by a handful of them."""
+        monitor = self.networks._firewall._monitor
+        assert monitor is not None
+        monitor._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
+
+    def turn(self, seconds: float) -> None:
+        """Let the engine's loop run."""
+        self.do(asyncio.sleep(seconds))
 
     def create_network(self, name: str, **fields: Any) -> Network:
         return self.do(self.networks.create(Network(id=NetworkId(""), name=name, **fields)))

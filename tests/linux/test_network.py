@@ -210,6 +210,17 @@ def test_a_flushed_ruleset_is_made_again(host: Host, lan: Lan) -> None:
         host.wait_until(lambda: "ct state" in host.engine_table())
 
 
+def test_our_own_replacement_of_many_rules_is_no_removal(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    host.small_monitor()
+    for number in range(4):
+        host.create_network(f"more{number}")
+        host.small_monitor()
+    host.turn(0.5)  # longer than a repair is put off
+    assert not [each for each in caplog.messages if "made anew" in each]
+    host.nft("flush ruleset")
+    host.wait_until(lambda: bool(host.engine_table()))
+
+
 def test_foreign_tables_are_left_alone(host: Host) -> None:
     host.nft("table inet foreign { chain c { type filter hook input priority 0; policy accept; counter; }; }")
     before = host.nft("list table inet foreign")

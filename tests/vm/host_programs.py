@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import platform
 import subprocess
 import tarfile
 
 from tests.daemon import REPOSITORY, Daemon
 
-LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
-FOLDERS = ("usr", "etc", "proc", "sys", "dev", "run", "var/tmp", "tmp", "root")
+LIBRARIES = f"lib/{platform.machine()}-linux-gnu"
+LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", LIBRARIES: f"../usr/{LIBRARIES}", "lib64": "usr/lib64"}
+# The VM's modules are put into /lib/modules, which not every host has in its own /usr/lib.
+FOLDERS = ("usr", "etc", "proc", "sys", "dev", "run", "var/tmp", "tmp", "root", "lib/modules")
 
 
 def root_file_system() -> bytes:

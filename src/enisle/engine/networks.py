@@ -54,15 +54,19 @@ class Networks:
         self._tell("destroy", network)
 
     async def connect(self, ref: str, instance_ref: str, request: EndpointRequest) -> None:
-        """Put an instance on one more network, at once if it runs. Conflict: it is there already."""
+        """Put an instance on one more network, at once if it runs; one that does not and is on it is asked for anew.
+
+        Denied: it runs and is there already (dockerd answers 403).
+        """
         network = await self.get(ref)
         slot = self._core.slots.find(instance_ref)
         request = replace(request, network=network.name)
         async with slot.lock:
             _check_connectable(slot, network)
             spec = slot.record.spec
-            if any(each.network == network.name for each in spec.endpoints):
-                raise Conflict(f"endpoint with name {slot.record.name} already exists in network {network.name}")
+            others = tuple(each for each in spec.endpoints if each.network != network.name)
+            if slot.running is not None and len(others) < len(spec.endpoints):
+                raise Denied(f"endpoint with name {slot.record.name} already exists in network {network.name}")
             mode = spec.network_mode if spec.endpoints else network.name
             endpoints = slot.record.endpoints
             async with AsyncExitStack() as undo:
@@ -72,7 +76,9 @@ class Networks:
                     await slot.running.add_nic(endpoint)
                     undo.push_async_callback(slot.running.remove_nic, endpoint.name)
                     endpoints = (*endpoints, endpoint)
-                changed = replace(spec, endpoints=(*spec.endpoints, request), network_mode=mode)
+                asked = [request if each.network == network.name else each for each in spec.endpoints]
+                asked += [request] if len(asked) == len(others) else []
+                changed = replace(spec, endpoints=tuple(asked), network_mode=mode)
                 await self._change(slot, changed, endpoints)
                 undo.pop_all()
         for endpoint in endpoints[-1:] if slot.running is not None else ():

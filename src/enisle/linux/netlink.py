@@ -38,7 +38,7 @@ _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, po
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
 _INT = struct.Struct("=i")
 _RECEIVE_BYTES = 1 << 18
-_SO_SNDBUFFORCE = 32
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _DATAGRAM_OVERHEAD_BYTES = 32  # netlink_sendmsg
 _ANSWER_TIMEOUT_S = 30.0  # far above any wait for the kernel's rtnl lock
 
@@ -114,8 +114,10 @@ class NetlinkSocket:
         except OSError:
             pass
 
-    def join_group(self, group: int) -> None:
-        """Receive the notifications of a multicast group with :meth:`notifications`."""
+    def join_group(self, group: int, *, buffer_bytes: int = 0) -> None:
+        """Receive the notifications of a multicast group with :meth:`notifications`; 0: the usual buffer."""
+        if buffer_bytes:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)
         self._socket.bind((0, 0))  # without an address the kernel takes us for the sender and leaves us out
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
         self._socket.setblocking(False)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from enisle.linux.namespaces import CLONE_NEWNET, setns
-from enisle.linux.route import Route
+from enisle.linux.route import MACVLAN_MODES, Route
 
 
 class Nic(Protocol):
@@ -91,8 +91,11 @@ def delete_inside(name: str, pid: int) -> None:
 
 
 def make(route: Route, nic: Nic, pid: int) -> None:
-    """Make a veth pair between the NIC's bridge and the network namespace of a process, or a macvlan on its parent
-    there; nothing is up inside yet."""
+    """Make a veth pair between the NIC's bridge and the network namespace of a process, or a macvlan or an ipvlan on
+    its parent there; nothing is up inside yet."""
+    if nic.parent and nic.mode not in MACVLAN_MODES:
+        route.create_ipvlan(nic.name, nic.parent, mode=nic.mode, peer_pid=pid, mtu=nic.mtu)
+        return
     if nic.parent:
         route.create_macvlan(nic.name, nic.parent, mode=nic.mode, peer_pid=pid, mac=nic.mac, mtu=nic.mtu)
         return

@@ -43,6 +43,10 @@ _VETH_INFO_PEER = 1
 _IFLA_MACVLAN_MODE = 1
 _IFLA_VLAN_ID = 1
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+_IFLA_IPVLAN_MODE, _IFLA_IPVLAN_FLAGS = 1, 2
+IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
+IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
+_UNSPECIFIED = ("0.0.0.0", "::")
 
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _IFA_F_NODAD = 0x02
@@ -186,6 +190,22 @@ class Route(NetlinkSocket):
         data = nested(_IFLA_INFO_DATA, uint32(_IFLA_MACVLAN_MODE, MACVLAN_MODES[mode]))
         body = _link_attributes(name, mac, mtu) + uint32(_IFLA_LINK, self.index_of(parent))
         body += nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "macvtap" if tap else "macvlan"), data)
+        if peer_pid:
+            body += uint32(_IFLA_NET_NS_PID, peer_pid)
+        self._new_link(name, body)
+
+    def create_ipvlan(
+        self, name: str, parent: str, *, mode: str = "l2 bridge", peer_pid: int = 0, mtu: int = 0
+    ) -> None:
+        """An ipvlan on ``parent``, whose MAC it has, made in the namespace of ``peer_pid`` if given.
+
+        ``mode``: one of IPVLAN_MODES and one of IPVLAN_FLAGS.
+        """
+        how, flag = mode.split()
+        settings = ((_IFLA_IPVLAN_MODE, IPVLAN_MODES[how]), (_IFLA_IPVLAN_FLAGS, IPVLAN_FLAGS[flag]))
+        data = nested(_IFLA_INFO_DATA, *(attribute(kind, struct.pack("=H", value)) for kind, value in settings))
+        body = _link_attributes(name, "", mtu) + uint32(_IFLA_LINK, self.index_of(parent))
+        body += nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "ipvlan"), data)
         if peer_pid:
             body += uint32(_IFLA_NET_NS_PID, peer_pid)
         self._new_link(name, body)
@@ -351,10 +371,14 @@ class Route(NetlinkSocket):
         self.request(_RTM_NEWROUTE, flags, message, what)
 
     def add_default_route(self, gateway: str, *, link: str = "", index: int = 0) -> None:
-        """Make a gateway the default one, unless there is one already: the first NIC's stays."""
+        """Make a gateway the default one, unless there is one already: the first NIC's stays.
+
+        An unspecified address stands for the link itself.
+        """
         destination = "::/0" if ":" in gateway else "0.0.0.0/0"
+        by = "" if gateway in _UNSPECIFIED else gateway
         try:
-            self.add_route(destination, gateway=gateway, link=link, index=index, replace=False)
+            self.add_route(destination, gateway=by, link=link, index=index, replace=False)
         except NetlinkError as error:
             if error.errno != errno.EEXIST:
                 raise

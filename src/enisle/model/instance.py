@@ -219,7 +219,8 @@ class InstanceSpec:
 class Endpoint:
     """An instance's place on one network, as long as it is connected to it.
 
-    It is on ``bridge``, or a macvlan of that ``mode`` on ``parent``. ``dns``: the nameservers its instance asked for.
+    It is on ``bridge``, or a macvlan (or ipvlan) of that ``mode`` on ``parent``. ``on_link``: all others are reached by
+    the link itself, without a gateway. ``dns``: the nameservers its instance asked for.
     """
 
     network: str  # name
@@ -235,6 +236,7 @@ class Endpoint:
     ipv6: str = ""
     gateway4: str = ""
     gateway6: str = ""
+    on_link: bool = False
     mtu: int = 1500
     isolated: bool = False  # does not reach its neighbours on the network, nor they it
     aliases: tuple[str, ...] = ()

@@ -19,7 +19,7 @@ class AddressPool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Network:
-    """``driver``: bridge, host, null (the network "none"), macvlan. ``created_at`` in ns since the epoch.
+    """``driver``: bridge, host, null (the network "none"), macvlan, ipvlan. ``created_at`` in ns since the epoch.
 
     ``config_only``: a template that other networks are made from (their ``config_from``), and nothing else.
     """

@@ -103,7 +103,7 @@ class BridgeNetworks:
                 for network in self._networks.values():
                     if network.bridge:
                         devices.remove(route, network.bridge)
-                    elif network.driver == "macvlan":
+                    elif parents.is_on_parent(network):
                         parents.remove(route, network)
 
     def _fail(self, error: EnisleError | OSError) -> None:
@@ -115,7 +115,7 @@ class BridgeNetworks:
 
     def _settle(self, route: Route, network: Network, in_use: set[str]) -> Network:
         """The network with its bridge up; the default one gets a subnet if it has none, or lost it to somebody."""
-        if network.driver == "macvlan" and not network.config_only:
+        if parents.is_on_parent(network):
             parents.make(route, network)
         if network.driver != "bridge" or network.config_only:
             return network
@@ -153,7 +153,7 @@ class BridgeNetworks:
         known: dict[str, dict[str, Message]] = {}
         for held in holdings:
             for endpoint in held.endpoints:
-                if addresses_of(endpoint):
+                if endpoint.bridge and addresses_of(endpoint):
                     known.setdefault(endpoint.network_id, {})[endpoint.endpoint_id] = known_of(endpoint, held.id)
         return known
 
@@ -195,7 +195,7 @@ class BridgeNetworks:
                     remedy="Choose another subnet.",
                 )
             network = definitions.complete(network, [*own, *host.used_subnets(route)], choice=self._choice)
-            if network.driver == "macvlan":
+            if parents.is_on_parent(network):
                 made = parents.make(route, network)
                 return replace(network, parent_made=made, mtu=mtu_option(network) or parents.mtu(route, network))
             network = replace(
@@ -212,7 +212,7 @@ class BridgeNetworks:
         self._subnets.pop(network.id, None)
         self._broken.pop(network.id, None)
         with Route() as route:
-            if network.driver == "macvlan":
+            if parents.is_on_parent(network):
                 parents.remove(route, network)
             if network.bridge:
                 self._names.drop(network)
@@ -275,7 +275,8 @@ class BridgeNetworks:
         except BaseException:
             await self.detach(network, endpoint)
             raise
-        self._names.tell(network, endpoint_id, known_of(endpoint, instance_id))
+        if endpoint.bridge:
+            self._names.tell(network, endpoint_id, known_of(endpoint, instance_id))
         return endpoint
 
     def _interface(self) -> str:
@@ -346,11 +347,11 @@ class BridgeNetworks:
         on_bridge = network is not None and bool(network.bridge)
         asked = spec.dns or spec.dns_search or spec.dns_options
         known = resolv_conf.parse(text)
-        if not on_bridge and not asked and (network is None or network.driver != "macvlan"):
+        if not on_bridge and not asked and (network is None or not parents.is_on_parent(network)):
             return text
         options = spec.dns_options or known.options
         nameservers: Sequence[str] = spec.dns or known.nameservers
-        if network is not None and network.driver == "macvlan":  # of its own on the segment: no gateway of ours
+        if network is not None and parents.is_on_parent(network):  # of its own on the segment: no gateway of ours
             nameservers = spec.dns or resolv_conf.outside(known)
         own = any(resolv_conf.is_loopback(each) for each in spec.dns)  # a nameserver in the instance itself
         if network is not None and on_bridge and not own and (not spec.dns or not network.builtin):

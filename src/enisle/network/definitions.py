@@ -14,7 +14,7 @@ from enisle.network.addresses import IPNetwork, Subnet, parse_address, parse_sub
 from enisle.network.options import bridge_options
 from enisle.network.subnets import Candidates, choose_ipv4, choose_ipv6, overlapping
 
-DRIVERS = frozenset({"bridge", "macvlan"})
+DRIVERS = frozenset({"bridge"}) | parents.DRIVERS
 """Those that networks of a user's own can have."""
 
 _BUILTIN_DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
@@ -41,8 +41,6 @@ def check(network: Network, others: Iterable[Network]) -> None:
     check_network_name(network.name)
     if network.driver in ("host", "null"):
         raise Denied(f'only one instance of "{network.driver}" network is allowed')
-    if network.driver == "ipvlan":
-        raise NotSupported("networks of the driver ipvlan are not offered; those of macvlan are")
     if network.driver not in DRIVERS:
         raise NotFound(f"could not find plugin {network.driver} in v1 plugin registry: plugin not found")
     if network.ipam_driver not in ("", "default"):
@@ -60,7 +58,7 @@ def check(network: Network, others: Iterable[Network]) -> None:
 
 def _check_place(network: Network, others: Sequence[Network]) -> None:
     """Whether what it would be on the host is nobody's yet."""
-    if network.driver == "macvlan":
+    if parents.is_on_parent(network):
         parents.check(network, others)
         return
     bridge = bridge_options(network).bridge

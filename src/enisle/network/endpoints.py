@@ -12,7 +12,7 @@ from enisle.model.network import Network
 from enisle.network.addresses import Subnet, mac_of
 from enisle.network.names import addresses_of
 from enisle.network.options import ENDPOINT_IFNAME, bridge_options, link_name
-from enisle.network.parents import macvlan_options
+from enisle.network.parents import is_on_parent, parent_options
 from enisle.network.records import Holding
 from enisle.network.resolv_conf import is_loopback
 from enisle.network.ruleset import Forward
@@ -24,6 +24,8 @@ def take_addresses(
     """Addresses of both families, or none of either; errors as of ``Subnet.take``."""
     if request.mac_address:
         _check_mac(request.mac_address)
+        if network.driver == "ipvlan":
+            raise Invalid("ipvlan interfaces do not support custom mac address assignment")
     if network.builtin and (request.ipv4_address or request.ipv6_address):
         raise Invalid("user specified IP address is supported on user defined networks only")
     taken = {4: "", 6: ""}
@@ -70,7 +72,8 @@ def put_together(
     """The endpoint of what was given out for it. Invalid for options that make no sense."""
     options = bridge_options(network)
     given_name = link_name(request.driver_options.get(ENDPOINT_IFNAME, ""), "interface name")
-    on_parent = macvlan_options(network) if network.driver == "macvlan" else None
+    on_parent = parent_options(network) if is_on_parent(network) else None
+    routed = on_parent is not None and on_parent.is_routed
     return Endpoint(
         network=network.name,
         network_id=network.id,
@@ -80,11 +83,12 @@ def put_together(
         bridge=network.bridge,
         parent=on_parent.parent if on_parent else "",
         mode=on_parent.mode if on_parent else "",
-        mac=request.mac_address or (mac_of(ipv4) if ipv4 and not on_parent else random_mac()),
+        mac=request.mac_address or _mac(network, ipv4),
         ipv4=ipv4,
         ipv6=ipv6,
-        gateway4=_gateway(network, 4),
-        gateway6=_gateway(network, 6),
+        gateway4="" if routed else _gateway(network, 4),
+        gateway6="" if routed else _gateway(network, 6),
+        on_link=routed and not network.internal,
         mtu=network.mtu,
         isolated=bool(network.bridge) and not options.icc,
         aliases=tuple(request.aliases),
@@ -92,6 +96,13 @@ def put_together(
         dns=tuple(each for each in dns if not is_loopback(each)),
         request=request,
     )
+
+
+def _mac(network: Network, ipv4: str) -> str:
+    """ "" where it is that of the parent."""
+    if network.driver == "ipvlan":
+        return ""
+    return mac_of(ipv4) if ipv4 and not is_on_parent(network) else random_mac()
 
 
 def _gateway(network: Network, version: int) -> str:

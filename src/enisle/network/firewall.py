@@ -24,6 +24,7 @@ _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _REMOVALS = frozenset({2, 5, 8, 11})  # NFT_MSG_DELTABLE, DELCHAIN, DELRULE, DELSET
 _ATTRIBUTE_TABLE = 1  # the table's name, in all of these
 _NFGENMSG_BYTES = 4
+_MONITOR_BYTES = 4 << 20  # a hundred networks made anew are half a megabyte of messages
 _SETTLE_S = 0.2  # between somebody's flush and our repair, so that two repairers do not race at full speed
 
 
@@ -40,6 +41,7 @@ class Firewall:
         self._elements: Counter[Element] = Counter()
         self._nft: Nftables | None = None
         self._monitor: NetlinkSocket | None = None
+        self._overrun = False  # the monitor has lost messages, and is made anew
         self._repair: asyncio.TimerHandle | None = None
 
     def open(self, forwards: dict[str, tuple[Forward, ...]], known: dict[str, Sender]) -> None:
@@ -63,7 +65,9 @@ class Firewall:
         """Make the tables anew, in one transaction: connections that are established do not notice."""
         every = [forward for held in self._forwards.values() for forward in held]
         self._run(*ruleset.whole(self._table, self._port_prefix, self._networks(), every, self._senders.values()))
-        self._drain()  # what our own replacement removed is no removal to repair
+        # What our own replacement removed is no removal to repair.
+        if self._drain() and self._overrun:
+            self._watch_again()
 
     def forwards(self, instance_id: str) -> tuple[Forward, ...]:
         return self._forwards.get(instance_id, ())
@@ -155,7 +159,7 @@ class Firewall:
     def _watch(self) -> None:
         monitor = NetlinkSocket(_NETLINK_NETFILTER)
         try:
-            monitor.join_group(_GROUP_NFTABLES)
+            monitor.join_group(_GROUP_NFTABLES, buffer_bytes=_MONITOR_BYTES)
         except OSError as error:
             monitor.close()
             _log.warning("changes of nftables by others cannot be watched (%s): restart enisled after a flush", error)
@@ -170,12 +174,16 @@ class Firewall:
             self._monitor = None
 
     def _watch_again(self) -> None:
+        self._overrun = False
         if self._monitor:
             self._stop_watching()
             self._watch()
 
     def _on_change(self) -> None:
-        if self._drain() and self._repair is None:
+        found = self._drain()
+        if self._overrun:  # uvloop gives a descriptor up after an error
+            asyncio.get_running_loop().call_soon(self._watch_again)
+        if found and self._repair is None:
             self._repair = asyncio.get_running_loop().call_later(_SETTLE_S, self._on_repair)
 
     def _on_repair(self) -> None:
@@ -193,8 +201,7 @@ class Firewall:
         try:
             messages = self._monitor.notifications()
         except OSError:
-            # Some were lost (ENOBUFS): ours may have been among them. uvloop gives a descriptor up after an error.
-            asyncio.get_running_loop().call_soon(self._watch_again)
+            self._overrun = True  # some were lost (ENOBUFS): ours may have been among them
             return True
         name = self._table.encode()
         for kind, body in messages:

@@ -90,8 +90,9 @@ class NicPlan:
     """One NIC of an instance: on a bridge of the host a veth for a container, a tap for a VM.
 
     The keeper makes ``host_ifname`` and enslaves it to ``bridge``; or, where ``parent`` is set, it makes a macvlan (for
-    a VM a macvtap called ``host_ifname``) of ``mode`` on that interface. Inside it is called ``name`` and has the MAC
-    and the addresses (CIDR strings). ``gateway4``/``gateway6`` are "" where the network has no way out. ``hairpin`` and
+    a VM a macvtap called ``host_ifname``) of ``mode`` on that interface, or an ipvlan ("l2 bridge": mode and flag).
+    Inside it is called ``name`` and has the MAC and the addresses (CIDR strings). ``gateway4``/``gateway6`` are ""
+    where the network has no way out, and unspecified addresses where the link itself is the way. ``hairpin`` and
     ``isolated`` are options of the bridge's port.
     """
 

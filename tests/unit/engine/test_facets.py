@@ -130,7 +130,7 @@ async def test_networks(bench: Bench) -> None:
     await networks.connect("back", "web", EndpointRequest(network="", aliases=("db",)))
     assert running.nics == ["eth1"] and "db" in bench.networks.names[record.id]
     assert [each.name for each, _ in networks.members(made.id)] == ["web"]
-    with pytest.raises(Conflict, match="already exists in network back"):
+    with pytest.raises(Denied, match="already exists in network back"):
         await networks.connect("back", "web", EndpointRequest(network=""))
     with pytest.raises(Denied, match="has active endpoints"):
         await networks.remove(made.id[:12])
@@ -152,6 +152,15 @@ async def test_connecting_what_does_not_run_counts_from_the_next_start(bench: Be
     assert [endpoint.name for endpoint in bench.driver.launches[-1].endpoints] == ["eth0", "eth1"]
     await bench.engine.instances.stop(record.id)
     assert bench.networks.attached == {}
+
+
+async def test_connecting_again_what_does_not_run_changes_what_it_asks_for(bench: Bench) -> None:
+    await bench.engine.networks.create(Network(id=NetworkId(""), name="back"))
+    await bench.create("web")
+    await bench.engine.networks.connect("back", "web", EndpointRequest(network=""))
+    await bench.engine.networks.connect("back", "web", EndpointRequest(network="", aliases=("db",)))
+    spec = (await bench.engine.instances.get("web")).spec
+    assert [(each.network, each.aliases) for each in spec.endpoints] == [("bridge", ()), ("back", ("db",))]
 
 
 async def test_volumes(bench: Bench) -> None:

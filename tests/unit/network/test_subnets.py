@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from enisle.errors import Conflict, Denied, Exhausted, Invalid, NotFound, NotSupported
+from enisle.errors import Conflict, Denied, Exhausted, Invalid, NotFound
 from enisle.model.ids import NetworkId
 from enisle.model.network import AddressPool, Network
 from enisle.network import definitions, devices
@@ -75,7 +75,8 @@ def test_complete_chooses_what_is_open_and_keeps_the_rest() -> None:
         ({"name": "a/b"}, Invalid, "invalid network name"),
         ({"options": {"com.docker.network.bridge.name": "t0"}}, Conflict, "bridge t0 is that of network bridge"),
         ({"options": {"com.docker.network.bridge.name": 'x" drop; #'}}, Invalid, "invalid bridge name"),
-        ({"driver": "ipvlan"}, NotSupported, "ipvlan are not offered"),
+        ({"driver": "ipvlan", "options": {"ipvlan_mode": "l4"}}, Invalid, "requested ipvlan mode 'l4'"),
+        ({"driver": "ipvlan", "options": {"ipvlan_flag": "odd"}}, Invalid, "requested ipvlan flag 'odd'"),
         ({"driver": "macvlan", "options": {"macvlan_mode": "odd"}}, Invalid, "requested macvlan mode 'odd'"),
         ({"options": {"com.docker.network.bridge.enable_icc": "maybe"}}, Invalid, "failed to parse"),
         ({"options": {"com.docker.network.bridge.gateway_mode_ipv4": "odd"}}, Invalid, "unknown gateway mode odd"),

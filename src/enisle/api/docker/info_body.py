@@ -45,7 +45,7 @@ def info_json(facts: dict[str, Any], version: dict[str, Any], *, system_time: st
         "DriverStatus": _driver_status(facts),
         "Plugins": {
             "Volume": ["local"],
-            "Network": ["bridge", "host", "null"],
+            "Network": ["bridge", "host", "ipvlan", "macvlan", "null"],
             "Authorization": None,
             "Log": ["journald", "json-file", "local", "none"],
         },

@@ -21,9 +21,9 @@ from enisle.drivers.vm.helpers import Helpers
 from enisle.errors import NotSupported
 from enisle.guest import build
 from enisle.linux import tsc
-from enisle.model.instance import Instance, InstanceSpec
+from enisle.model.instance import Endpoint, Instance, InstanceSpec
 from enisle.model.process import ExecSpec
-from enisle.wire.plans import LimitsPlan, ProcessPlan, VmPlan
+from enisle.wire.plans import LimitsPlan, NicPlan, ProcessPlan, VmPlan
 
 _FILES_GRACE_S = 10.0
 _QEMU = "/usr/bin/qemu-system-x86_64"
@@ -68,6 +68,9 @@ class VmDriver(KeeperDriver):
 
     def limits_plan(self, spec: InstanceSpec) -> LimitsPlan:
         return limits_plan(spec.resources)
+
+    def nic_plan(self, endpoint: Endpoint) -> NicPlan:
+        return plan.vm_nic_plan(endpoint)
 
     def check(self, spec: InstanceSpec) -> list[str]:
         if not os.access(_QEMU, os.X_OK):

@@ -16,11 +16,12 @@ from enisle.drivers.container.security import parse
 from enisle.drivers.limits import limits_plan
 from enisle.drivers.logs import log_plan
 from enisle.drivers.process import exec_process, main_process
-from enisle.errors import Internal, Invalid
-from enisle.model.instance import Instance, InstanceSpec
+from enisle.errors import Internal, Invalid, NotSupported
+from enisle.linux.route import MACVLAN_MODES
+from enisle.model.instance import Endpoint, Instance, InstanceSpec
 from enisle.model.process import ExecSpec
 from enisle.model.resources import Resources
-from enisle.wire.plans import MountPlan, ProcessPlan, VmPlan
+from enisle.wire.plans import MountPlan, NicPlan, ProcessPlan, VmPlan
 
 DEFAULT_MEMORY_BYTES = 512 << 20
 MINIMUM_MEMORY_BYTES = 128 << 20
@@ -72,7 +73,7 @@ def vm_plan(launch: Launch, machine: Machine, facts: HostFacts, *, cgroup_parent
         sysctls=dict(spec.sysctls),
         cgroup_parent=cgroup_path(spec, cgroup_parent),
         limits=limits_plan(spec.resources),
-        nics=[nic_plan(endpoint, published=bool(launch.port_sockets)) for endpoint in launch.endpoints],
+        nics=[vm_nic_plan(endpoint, published=bool(launch.port_sockets)) for endpoint in launch.endpoints],
         log=log_plan(instance, launch.log_path),
         exit_file=str(launch.directory / EXIT_FILE),
         qemu=machine.qemu,
@@ -166,3 +167,13 @@ def _etc_files(launch: Launch) -> dict[str, str]:
         except FileNotFoundError:
             continue
     return found
+
+
+def vm_nic_plan(endpoint: Endpoint, *, published: bool = False) -> NicPlan:
+    """NotSupported for an ipvlan, which shares the MAC of its parent: a guest has one of its own."""
+    if endpoint.parent and endpoint.mode not in MACVLAN_MODES:
+        raise NotSupported(
+            f"network {endpoint.network}: virtual machines cannot be on ipvlan networks",
+            remedy="Use a macvlan network, or the container wall.",
+        )
+    return nic_plan(endpoint, published=published)
