@@ -621,13 +621,3 @@ def test_bad_dockerfiles_are_refused_with_their_line(
 ) -> None:
     said = build(daemon, context, f"FROM busybox\n\n{instruction}\n", check=False)
     assert message in said and ("line 3" in said or ">>>    3 | " in said) and "Traceback" not in said
-
-
-def test_the_wall_does_not_show_in_the_result(daemon: Daemon, context: Path) -> None:
-    """Names in a guest's layer came in the order of its file system, which is another in each virtual machine."""
-    (context / "Dockerfile").write_text(
-        "FROM busybox\nRUN for n in old var new a Z 1; do mkdir -p /d/$n/x && echo $n > /d/$n/f; done\n"
-    )
-    epoch = ["--no-cache", "-q", "--build-arg", "SOURCE_DATE_EPOCH=1700000000", str(context)]
-    made = [daemon.enisle("build", *wall, *epoch, timeout_s=110).stdout for wall in ((), ("--vm",))]
-    assert made[0] == made[1] != ""
