@@ -47,7 +47,7 @@ def test_mistakes_are_told_in_dockers_words(place: Place) -> None:
     assert "networks of scope local only" in create("--ingress")
     assert "failed to parse" in create("-o", f"{BRIDGE}.enable_icc=maybe")
     assert "parent interface nowhere0 was not found" in create("-d", "macvlan", "-o", "parent=nowhere0")
-    assert "ipvlan" in create("-d", "ipvlan")
+    assert "parent interface nowhere0 was not found" in create("-d", "ipvlan", "-o", "parent=nowhere0")
     place.network("first", "--subnet", "10.201.7.0/24")
     assert "Pool overlaps with other one on this address space" in create("--subnet", "10.201.7.0/25")
 

@@ -22,6 +22,7 @@ from enisle.build.options import BuildOptions
 from enisle.build.report import Report
 from enisle.build.transcript import Emit, Transcript
 from enisle.build.usage import CacheUsage
+from enisle.cleanup import to_the_end
 from enisle.engine.engine import Engine
 from enisle.errors import EnisleError, Invalid
 from enisle.formats.reference import parse_reference
@@ -95,7 +96,7 @@ class Builder:
                 build = Build(self, options, context, directory, report)
                 return await build.run(names)
         finally:
-            await asyncio.to_thread(remove_tree, directory)
+            await to_the_end(asyncio.to_thread(remove_tree, directory))  # clients go as soon as they have read the end
             self.cache.flush()
             self.collect()
 

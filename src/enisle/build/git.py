@@ -17,6 +17,7 @@ from enisle.archive.beneath import remove, remove_tree
 from enisle.archive.pack import pack
 from enisle.build.archive_tree import ArchiveTree
 from enisle.build.tree import split
+from enisle.cleanup import to_the_end
 from enisle.errors import Invalid, NotSupported
 
 _NOBODY = 65534
@@ -73,7 +74,7 @@ async def cloned(repository: Repository, directory: FilePath, *, keep_git: bool 
         archive = directory / f"{work.name}.tar"
         await asyncio.to_thread(_pack, work / "tree", archive, repository.subdirectory, keep_git=keep_git)
     finally:
-        await asyncio.to_thread(remove_tree, work)
+        await to_the_end(asyncio.to_thread(remove_tree, work))
     tree = ArchiveTree(archive)
     try:
         await asyncio.to_thread(tree.index)

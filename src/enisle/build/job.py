@@ -23,6 +23,7 @@ from enisle.build.run_step import Runner
 from enisle.build.scope import EPOCH, Arguments
 from enisle.build.stage import StageBuilder, State, StepFailed
 from enisle.build.tree import EmptyTree, Tree
+from enisle.cleanup import to_the_end
 from enisle.contracts import ImageStep, RegistryAuth
 from enisle.engine.completion import DEFAULT_PATH
 from enisle.errors import EnisleError, Invalid, NotFound
@@ -88,7 +89,7 @@ class Build:
                     await self.images.tag(image, name)
                     self._report.tagged(name)
         except asyncio.CancelledError:
-            await self._discard()
+            await to_the_end(self._discard())
             raise
         self._report.ended(image)
         return image
@@ -112,7 +113,7 @@ class Build:
             self._report.explain(self._context.text, self._context.name, error.line)
             raise
         finally:
-            await self._stop_stages()
+            await to_the_end(self._stop_stages())
         if state.image is None:
             raise Invalid("No image was generated. Is your Dockerfile empty?")
         if self.options.squash:

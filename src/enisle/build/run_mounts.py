@@ -24,6 +24,7 @@ from enisle.build.layer_tree import LayerTree
 from enisle.build.options import BuildOptions
 from enisle.build.sources import found
 from enisle.build.tree import EmptyTree, Node, Path, Tree
+from enisle.cleanup import to_the_end
 from enisle.contracts import ImageStep
 from enisle.engine.images import Images
 from enisle.errors import Exhausted, Invalid
@@ -146,7 +147,7 @@ class RunMounts:
             yield (await self._images.layers(image))[0] / name
         finally:
             self._images.release(image)
-            await self._images.discard(image)
+            await to_the_end(self._images.discard(image))
 
     async def _bind(self, options: dict[str, str], target: str) -> None:
         tree = await self._tree_of(options.get("from", ""))

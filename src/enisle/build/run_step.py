@@ -14,6 +14,7 @@ from enisle.build.options import BuildOptions
 from enisle.build.report import Section
 from enisle.build.run_mounts import Mounted
 from enisle.build.run_output import pump
+from enisle.cleanup import to_the_end
 from enisle.contracts import Connection
 from enisle.engine.instances import Instances
 from enisle.errors import EnisleError, Invalid, NotFound
@@ -122,7 +123,7 @@ class Runner:
         finally:
             path.unlink(missing_ok=True)
             if removes:
-                await self._remove(record)
+                await to_the_end(self._remove(record))
 
     async def _remove(self, record: Instance) -> None:
         with suppress(NotFound):

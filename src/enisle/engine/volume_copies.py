@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from enisle.cleanup import to_the_end
 from enisle.engine.volume_options import backing_of, parse_size
 from enisle.engine.volume_storage import DATA, DISK, SNAPSHOTS
 from enisle.engine.volumes import Volumes
@@ -131,7 +132,7 @@ class VolumeCopies:
                 kept.mkdir(mode=0o700, exist_ok=True)
                 os.rename(place, kept / taken.name)
             except BaseException:
-                await self._storage.discard(place)
+                await to_the_end(self._storage.discard(place))
                 raise
             await self._volumes.store(replace(volume, snapshots=(*volume.snapshots, taken)))
         return taken
@@ -148,7 +149,7 @@ class VolumeCopies:
             place = self._snapshot_place(volume, snapshot).parent
             left = tuple(each for each in volume.snapshots if each.name != snapshot)
             await self._volumes.store(replace(volume, snapshots=left))
-            await self._storage.discard(place)
+            await to_the_end(self._storage.discard(place))
 
     async def _copy_itself(self, volume: Volume, path: str) -> None:
         async with self._storage.opened_locked(volume) as source:
@@ -204,7 +205,7 @@ class VolumeCopies:
             try:
                 await self._volumes.store(volume)
             except BaseException:
-                await self._storage.discard(directory)
+                await to_the_end(self._storage.discard(directory))
                 raise
         self._volumes.created(volume)
         return volume
@@ -226,4 +227,4 @@ class VolumeCopies:
             await self._files.exchange(self._directory(volume.name) / part, place / part)
             if wanted != volume:
                 await self._volumes.store(wanted)
-            await self._storage.discard(place)
+            await to_the_end(self._storage.discard(place))

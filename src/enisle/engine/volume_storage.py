@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from enisle.cleanup import to_the_end
 from enisle.contracts import FileSystem, VolumeFiles
 from enisle.engine.volume_options import filesystem_of, words_of
 from enisle.errors import EnisleError, Internal, StartFailed
@@ -176,7 +177,7 @@ class Storage:
             finally:
                 await self.files.unmount(key)
         except BaseException:
-            await self.discard(directory)
+            await to_the_end(self.discard(directory))
             raise
 
     def new_place(self, name: str) -> Path:

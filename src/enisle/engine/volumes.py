@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from enisle.cleanup import to_the_end
 from enisle.contracts import StateStore, VolumeFiles
 from enisle.engine.events import Events
 from enisle.engine.volume_options import backing_of, bound_device, check, parse_size
@@ -159,7 +160,7 @@ class Volumes:
             await self.storage.make(directory, volume)
             await self.store(volume)
         except BaseException:
-            await self.storage.discard(directory)
+            await to_the_end(self.storage.discard(directory))
             raise
 
     def created(self, volume: Volume) -> None:

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 from enisle.archive.entry import BLOCK, ArchiveError, Entry, FileKind, components
 from enisle.archive.reader import ByteSource, TarReader, parse_header
+from enisle.cleanup import to_the_end
 from enisle.contracts import Progress
 from enisle.errors import EnisleError, Invalid
 from enisle.formats.json_document import SIZE_LIMIT_BYTES
 from enisle.images.bridge import Inlet
-from enisle.images.cleanup import to_the_end
 from enisle.images.compression import BROKEN, decompressed, detect, peek
 from enisle.images.content import storage_errors
 from enisle.images.index import LayerRecord

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from enisle.cleanup import to_the_end
 from enisle.contracts import Progress
 from enisle.formats.oci import OCI_LAYER
 from enisle.formats.oci_config import next_chain
-from enisle.images.cleanup import to_the_end
 from enisle.images.content import ContentStore, storage_errors
 from enisle.images.flights import Flights
 from enisle.images.index import Index, LayerRecord

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from enisle.images.cleanup import to_the_end
+from enisle.cleanup import to_the_end
 from enisle.images.content import storage_errors
 from enisle.images.ingest import Parts, Taken, Wanted, at_once, place
 from enisle.images.layer_job import LayerJob, LayerResult, verify

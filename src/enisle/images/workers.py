@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from enisle.cleanup import to_the_end
 from enisle.errors import EnisleError, Internal, of_kind
-from enisle.images.cleanup import to_the_end
 from enisle.images.layer_job import LayerJob, LayerResult, write_all
 from enisle.images.worker import FRAME_HEAD_BYTES
 

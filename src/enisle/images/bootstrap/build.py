@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from enisle.cleanup import to_the_end
 from enisle.contracts import Progress
 from enisle.images.bootstrap.built import Built
 from enisle.images.bootstrap.busybox import busybox
@@ -27,4 +28,4 @@ async def built(recipe: Recipe, scratch: Path, progress: Progress) -> AsyncItera
             async with debian(recipe.suite, work, progress) as image:
                 yield image
     finally:
-        await asyncio.to_thread(remove_tree, work)
+        await to_the_end(asyncio.to_thread(remove_tree, work))
