@@ -52,22 +52,23 @@ def test_mistakes_are_told_in_dockers_words(place: Place) -> None:
     assert "Pool overlaps with other one on this address space" in create("--subnet", "10.201.7.0/25")
 
 
-@pytest.mark.parametrize("wall", ["runc", "vm"])
-def test_both_families_with_addresses_of_the_users_choice(place: Place, wall: str) -> None:
+@pytest.mark.parametrize(("wall", "number"), [("runc", 8), ("vm", 18)])  # both may run at once
+def test_both_families_with_addresses_of_the_users_choice(place: Place, wall: str, number: int) -> None:
+    ipv4, ipv6 = f"10.201.{number}", f"fd00:201:{number}"
     network = place.network(
-        "dual", "--ipv6", "--subnet", "10.201.8.0/24", "--gateway", "10.201.8.254", "--ip-range", "10.201.8.128/25",
-        "--aux-address", "printer=10.201.8.128", "--subnet", "fd00:201:8::/64",
+        "dual", "--ipv6", "--subnet", f"{ipv4}.0/24", "--gateway", f"{ipv4}.254", "--ip-range", f"{ipv4}.128/25",
+        "--aux-address", f"printer={ipv4}.128", "--subnet", f"{ipv6}::/64",
     )  # fmt: skip
-    web = place.start("web", "--runtime", wall, "--network", network, "--ip6", "fd00:201:8::80")
+    web = place.start("web", "--runtime", wall, "--network", network, "--ip6", f"{ipv6}::80")
     addresses = place.inside(web, "ip", "-o", "addr", "show", "dev", "eth0")
-    assert "inet 10.201.8.129/24" in addresses
-    assert "inet6 fd00:201:8::80/64" in addresses
+    assert f"inet {ipv4}.129/24" in addresses
+    assert f"inet6 {ipv6}::80/64" in addresses
     assert "tentative" not in addresses
-    assert "default via fd00:201:8::1" in place.inside(web, "ip", "-6", "route")
-    assert place.inside(web, "ping6", "-c1", "-W10", "fd00:201:8::1")
+    assert f"default via {ipv6}::1" in place.inside(web, "ip", "-6", "route")
+    assert place.inside(web, "ping6", "-c1", "-W10", f"{ipv6}::1")
     other = place.start("other", "--network", network)
-    assert "fd00:201:8::80" in place.inside(other, "nslookup", "-type=aaaa", web)
-    assert place.inside(other, "ping6", "-c1", "-W10", "fd00:201:8::80")
+    assert f"{ipv6}::80" in place.inside(other, "nslookup", "-type=aaaa", web)
+    assert place.inside(other, "ping6", "-c1", "-W10", f"{ipv6}::80")
     assert place.inside(web, "ping", "-c1", "-W10", other)
 
 
