@@ -199,6 +199,18 @@ class Enisle(Engine):
         settings = ["--socket", self.api_socket, "--config", str(self.root / "enisle.toml")]
         return [sys.executable, *profiler, "-m", "enisle.daemon.main", *roots, *settings]
 
+    def start(self, archive: Path) -> None:
+        super().start(archive)
+        self._wait_for_trial()
+
+    def _wait_for_trial(self) -> None:
+        """Until the host's KVM has been tried, which takes a processor for some seconds, once in a host's life."""
+        deadline = time.monotonic() + 30
+        while GUEST.is_dir() and not (self.root / "data" / "guest" / "kvm.json").exists():
+            if time.monotonic() > deadline:
+                raise RuntimeError("enisle: the trial of KVM does not end")
+            time.sleep(0.1)
+
     def version(self) -> str:
         return str(Api(self.api_socket).call("GET", "/version")["Version"])
 
