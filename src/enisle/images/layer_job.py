@@ -213,7 +213,8 @@ def _unpack(job: LayerJob, plain: _Plain) -> Applied:
         return apply(root, plain, whiteouts="overlay", limits=limits)
     except TooLargeError as error:
         raise Exhausted(
-            f"the layer cannot be unpacked: {error}.", remedy="Remove images or enlarge the disk."
+            f"the layer cannot be unpacked: {error}: no space left on device",
+            remedy="Remove images or enlarge the disk.",
         ) from error
     except ArchiveError as error:
         raise Invalid(f"the layer cannot be unpacked: {error}") from error

@@ -1,8 +1,8 @@
 """A trial of KVM: does a guest's kernel boot under it? A program, run by path with one argument, JSON.
 
 It starts QEMU as a keeper would, confined in the same way, so that what it finds holds for VMs: ``qemu``, ``kernel``,
-``initramfs`` (paths), ``uid`` and ``limit_s``. It prints {"works": bool, "why": text} and ends with 0. Killed, it takes
-its QEMU along.
+``initramfs`` (paths), ``uid`` and ``limit_s``. It prints {"works": bool, "why": text} and ends with 0. It goes with
+enisled, and its QEMU with it.
 """
 
 from __future__ import annotations
@@ -70,6 +70,9 @@ def main() -> None:
     for _ in range(4):
         script = os.path.dirname(script)
     sys.path.insert(0, script)
+    from enisle.linux.syscalls import PR_SET_PDEATHSIG, prctl
+
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody is left to hear of it when enisled is killed
     arguments: dict[str, Any] = json.loads(sys.argv[1])
     try:
         works, why = attempt(**arguments)
