@@ -15,6 +15,8 @@ from enisle.errors import Denied, Invalid
 from enisle.linux.route import Route
 from enisle.model.network import AddressPool, Network
 from tests.linux.hosts import Host, Instance, Lan, connect, reach
+from tests.linux.names_inside import SERVER, listening
+from tests.linux.nameserver import ask
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +123,16 @@ def test_what_ipvlan_does_not_take(host: Host, lan: Lan) -> None:
     with pytest.raises(Invalid, match="no ipvlan on lo: "):
         host.create_network("lo", driver="ipvlan", options={"parent": "lo"})
     assert not [link for link in host.links() if link.startswith("try-")]
+
+
+@pytest.mark.parametrize("mode", ["l2", "l3"])
+def test_names_on_ipvlan(host: Host, lan: Lan, mode: str) -> None:
+    assert lan
+    with (
+        on_segment(host, "ipvlan", "203.0.114.0/24", parent="lan0", ipvlan_mode=mode) as network,
+        Instance(host, "one", network) as one,
+        Instance(host, "two", network) as two,
+        listening(one),
+    ):
+        assert one.run(ask, SERVER, "two") == ("NOERROR", [two.ipv4])
+        assert one.run(ask, SERVER, "two", tcp=True) == ("NOERROR", [two.ipv4])

@@ -288,6 +288,7 @@ def nic_plan(endpoint: Endpoint, *, published: bool = False) -> NicPlan:
         isolated=endpoint.isolated,
         parent=endpoint.parent,
         mode=endpoint.mode,
+        names=endpoint.resolver,
     )
 
 

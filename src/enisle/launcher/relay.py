@@ -83,7 +83,7 @@ class Relays:
             client.close()
             return
         try:
-            each = Conversation(self._loop, client, target, self._ended)
+            each = Conversation(self._loop, client, _connecting(target), self._ended)
         except OSError:
             client.close()
             return
@@ -102,26 +102,18 @@ class Relays:
 
 
 class Conversation:
-    """One connection and the one it is passed on by. ``on_end`` is called once. OSError: the target is no address."""
+    """One connection and the one it is passed on by, which is made or being made. ``on_end`` is called once."""
 
     def __init__(
-        self, loop: EpollLoop, client: socket.socket, target: Place, on_end: Callable[[Conversation], None]
+        self, loop: EpollLoop, client: socket.socket, server: socket.socket, on_end: Callable[[Conversation], None]
     ) -> None:
         self._loop = loop
         self._on_end = on_end
         self._client = client
-        self._server = socket.socket(socket.AF_INET6 if ":" in target[0] else socket.AF_INET, socket.SOCK_STREAM)
+        self._server = server
         self._pipes: list[_Pipe] = []
         client.setblocking(False)
-        self._server.setblocking(False)
-        try:
-            self._server.connect(target)
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._server.close()
-            raise
-        loop.add_writer(self._server.fileno(), self._connected)
+        loop.add_writer(server.fileno(), self._connected)
 
     def _connected(self) -> None:
         self._loop.remove_writer(self._server.fileno())
@@ -195,6 +187,20 @@ class _Pipe:
         else:
             self._loop.remove_writer(self._target.fileno())
             self._loop.add_reader(self._source.fileno(), self._read)
+
+
+def _connecting(target: Place) -> socket.socket:
+    """A socket on its way there. OSError: that is no address."""
+    one = socket.socket(socket.AF_INET6 if ":" in target[0] else socket.AF_INET, socket.SOCK_STREAM)
+    one.setblocking(False)
+    try:
+        one.connect(target)
+    except BlockingIOError:
+        pass
+    except OSError:
+        one.close()
+        raise
+    return one
 
 
 def _by_place(targets: Iterable[Target]) -> dict[Place, Place]:

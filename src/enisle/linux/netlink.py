@@ -79,6 +79,15 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
         offset += (length + 3) & ~3
 
 
+def datagram(messages: Sequence[tuple[int, int, bytes]], first: int = 1) -> bytes:
+    """Messages (kind, flags, body) numbered from ``first`` on, the last one but one to be acknowledged."""
+    parts = []
+    for position, (kind, flags, body) in enumerate(messages):
+        asked = flags | NLM_F_REQUEST | (NLM_F_ACK if position == len(messages) - 2 else 0)
+        parts += [_HEADER.pack(16 + len(body), kind, asked, first + position, 0), body, bytes(-len(body) % 4)]
+    return b"".join(parts)
+
+
 class NetlinkSocket:
     """A netlink socket of the network namespace the calling thread is in when it is made; it stays with that one."""
 
@@ -153,11 +162,7 @@ class NetlinkSocket:
         """
         first, last = self._sequence + 1, len(messages) - 2
         self._sequence += len(messages)
-        parts = []
-        for position, (kind, flags, body) in enumerate(messages):
-            asked = flags | NLM_F_REQUEST | (NLM_F_ACK if position == last else 0)
-            parts += [_HEADER.pack(16 + len(body), kind, asked, first + position, 0), body, bytes(-len(body) % 4)]
-        self._send_whole(b"".join(parts))
+        self._send_whole(datagram(messages, first))
         failures: list[tuple[int, NetlinkError]] = []
         while True:
             for kind, flags, sequence, body in _messages(self._socket.recv(_RECEIVE_BYTES)):

@@ -52,13 +52,20 @@ def _namespace_of(pid: int) -> Iterator[int]:
         os.close(fd)
 
 
+@contextlib.contextmanager
+def visiting_process(pid: int) -> Iterator[None]:
+    """``visiting`` the network namespace of a process."""
+    with _namespace_of(pid) as namespace, visiting(namespace):
+        yield
+
+
 def set_up(nics: Sequence[Nic], pid: int) -> None:
     """Bring up the loopback and the NICs, whose host ends are there, in the network namespace of a process.
 
     Returns when the links carry traffic, so that the first packet of whoever runs inside is not lost. For the
     namespace's creator, before the program inside is let go. OSError names what failed.
     """
-    with _namespace_of(pid) as namespace, visiting(namespace), Route() as inside:
+    with visiting_process(pid), Route() as inside:
         inside.link_up("lo")
         for nic in nics:
             inside.configure(
@@ -78,7 +85,7 @@ def set_up(nics: Sequence[Nic], pid: int) -> None:
 
 def restore_default_routes(nics: Sequence[Nic], pid: int) -> None:
     """Give the network namespace of a process the default routes that went with a NIC, by the first that has one."""
-    with _namespace_of(pid) as namespace, visiting(namespace), Route() as inside:
+    with visiting_process(pid), Route() as inside:
         for nic in nics:
             for gateway in filter(None, (nic.gateway4, nic.gateway6)):
                 inside.add_default_route(gateway, link=nic.name)
@@ -86,7 +93,7 @@ def restore_default_routes(nics: Sequence[Nic], pid: int) -> None:
 
 def delete_inside(name: str, pid: int) -> None:
     """Delete a NIC that has no other end. ENODEV when there is none of that name."""
-    with _namespace_of(pid) as namespace, visiting(namespace), Route() as inside:
+    with visiting_process(pid), Route() as inside:
         inside.delete_link(name)
 
 

@@ -25,6 +25,7 @@ from enisle.network.ruleset import Forward
 from enisle.network.senders import sender_of
 from enisle.network.subnets import Candidates
 from enisle.wire.frames import Message
+from enisle.wire.names import NAMESERVER
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +93,8 @@ class BridgeNetworks:
         except EnisleError as error:
             self._fail(error)
         if not self._failure:
-            await self._names.open([network for network in self._bridges() if network.id not in self._broken])
+            named = [each for each in self._networks.values() if _has_names(each) and each.id not in self._broken]
+            await self._names.open(named)
             self._names.tell_all(self._known(holdings))
 
     async def close(self, *, keep: bool) -> None:
@@ -153,7 +155,7 @@ class BridgeNetworks:
         known: dict[str, dict[str, Message]] = {}
         for held in holdings:
             for endpoint in held.endpoints:
-                if endpoint.bridge and addresses_of(endpoint):
+                if addresses_of(endpoint):
                     known.setdefault(endpoint.network_id, {})[endpoint.endpoint_id] = known_of(endpoint, held.id)
         return known
 
@@ -178,6 +180,7 @@ class BridgeNetworks:
             self._admit(network)
             if network.bridge:
                 self._firewall.rebuild()
+            if _has_names(network):
                 self._names.listen(network)
             await records.save(self._store, network)
         except BaseException:
@@ -211,11 +214,11 @@ class BridgeNetworks:
         self._networks.pop(network.id, None)
         self._subnets.pop(network.id, None)
         self._broken.pop(network.id, None)
+        self._names.drop(network)
         with Route() as route:
             if parents.is_on_parent(network):
                 parents.remove(route, network)
             if network.bridge:
-                self._names.drop(network)
                 devices.remove(route, network.bridge)
         if network.bridge:
             self._firewall.rebuild()
@@ -267,6 +270,7 @@ class BridgeNetworks:
             ipv6=ipv6,
             names=known,
             dns=dns,
+            resolver=self._names.for_keepers,
         )
         self._labels[endpoint_id] = names[0] if names else instance_id[:12]
         try:
@@ -275,8 +279,7 @@ class BridgeNetworks:
         except BaseException:
             await self.detach(network, endpoint)
             raise
-        if endpoint.bridge:
-            self._names.tell(network, endpoint_id, known_of(endpoint, instance_id))
+        self._names.tell(network, endpoint_id, known_of(endpoint, instance_id))
         return endpoint
 
     def _interface(self) -> str:
@@ -344,27 +347,40 @@ class BridgeNetworks:
             text = self._resolv_conf.read_text(errors="replace")
         except OSError:
             text = ""
-        on_bridge = network is not None and bool(network.bridge)
+        on = network if network is not None and _has_names(network) else None
         asked = spec.dns or spec.dns_search or spec.dns_options
         known = resolv_conf.parse(text)
-        if not on_bridge and not asked and (network is None or not parents.is_on_parent(network)):
+        if on is None and not asked:
             return text
         options = spec.dns_options or known.options
         nameservers: Sequence[str] = spec.dns or known.nameservers
-        if network is not None and parents.is_on_parent(network):  # of its own on the segment: no gateway of ours
-            nameservers = spec.dns or resolv_conf.outside(known)
         own = any(resolv_conf.is_loopback(each) for each in spec.dns)  # a nameserver in the instance itself
-        if network is not None and on_bridge and not own and (not spec.dns or not network.builtin):
+        if on is not None and not own and (not spec.dns or not on.builtin):
             # The resolver asks those of --dns itself: a C library would ask them only where we do not answer at all.
-            served = self._names.serves(network)
-            nameservers = (gateway(network),) if served else spec.dns or resolv_conf.outside(known)
-            if not network.builtin and not any(option.startswith("ndots:") for option in options):
+            served = self._names.serves(on)
+            nameservers = self._resolver_for(on, spec) if served else spec.dns or resolv_conf.outside(known)
+            if not on.builtin and not any(option.startswith("ndots:") for option in options):
                 options = (*options, "ndots:0")
         return resolv_conf.render(nameservers[: resolv_conf.MAX_NAMESERVERS], spec.dns_search or known.search, options)
+
+    def _resolver_for(self, network: Network, spec: InstanceSpec) -> Sequence[str]:
+        """Where its instances reach the resolver: at the gateway, or inside, where the keeper listens.
+
+        Nameservers on a parent's segment are asked from inside as well: the host does not reach its own macvlans.
+        """
+        if network.bridge:
+            return (gateway(network),)
+        subnets = [pool.subnet for pool in network.pools]
+        return (NAMESERVER, *(each for each in spec.dns if resolv_conf.is_within(each, subnets)))
 
     def _check_working(self) -> None:
         if self._failure:
             raise self._failure
+
+
+def _has_names(network: Network) -> bool:
+    """Whether the resolver is there for its instances: it has NICs, or would have."""
+    return bool(network.bridge) or parents.is_on_parent(network)
 
 
 def _told(error: EnisleError | OSError) -> EnisleError:

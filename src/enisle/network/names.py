@@ -17,12 +17,14 @@ from typing import Any
 from enisle.linux.route import Route
 from enisle.model.instance import Endpoint
 from enisle.model.network import Network
+from enisle.network.resolv_conf import is_within
 from enisle.wire import frames
 from enisle.wire.frames import Message
+from enisle.wire.names import SOCKET_NAME as KEEPERS_SOCKET_NAME
 
 _log = logging.getLogger(__name__)
 
-GENERATION = 3  # of what is said on the socket; raised when the resolver of an older enisled would not understand
+GENERATION = 4  # of what is said on the socket; raised when the resolver of an older enisled would not understand
 SOCKET_NAME = "resolver.sock"
 _PORT = 53
 _PATIENCE_S = 1.0  # for the resolver, which never waits itself
@@ -38,6 +40,7 @@ class Names:
 
     def __init__(self, run_root: Path, *, resolv_conf: Path, upstream_port: int = _PORT) -> None:
         self._path = run_root / SOCKET_NAME
+        self._keepers_path = run_root / KEEPERS_SOCKET_NAME
         self._arguments = ["--resolv-conf", str(resolv_conf), "--upstream-port", str(upstream_port)]
         self._connection: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -46,6 +49,11 @@ class Names:
         self._sockets: dict[str, list[socket.socket]] = {}  # bound, and not handed over yet
         self._told: dict[str, dict[str, Message]] = {}
         self._restart: asyncio.TimerHandle | None = None
+
+    @property
+    def for_keepers(self) -> str:
+        """Where keepers ask for instances on networks without a bridge."""
+        return str(self._keepers_path)
 
     async def open(self, networks: Sequence[Network]) -> None:
         """Go on with the resolver that an earlier enisled left, if it is there, and listen on every network."""
@@ -64,7 +72,7 @@ class Names:
             self._send({"op": "drop", "network": gone})
 
     def listen(self, network: Network) -> None:
-        """Answer on the gateway addresses of a network whose bridge is there."""
+        """Answer on the gateway addresses of a network whose bridge is there; without one, to keepers only."""
         self._networks[network.id] = network
         self._bind(network)
         if self._connection:
@@ -120,7 +128,8 @@ class Names:
                 await asyncio.to_thread(_quit, connection)
             if self._process:
                 await asyncio.to_thread(_reap, self._process)
-            self._path.unlink(missing_ok=True)
+            for path in (self._path, self._keepers_path):
+                path.unlink(missing_ok=True)
         self._disconnect()
 
     # the process
@@ -152,12 +161,8 @@ class Names:
         if not self._networks:
             return
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as control:
-                self._path.unlink(missing_ok=True)
-                control.bind(str(self._path))
-                self._path.chmod(0o600)
-                control.listen(8)
-                self._process = self._spawn(control)
+            with _listening(self._path, 8) as control, _listening(self._keepers_path, 1024) as for_keepers:
+                self._process = self._spawn(control, for_keepers)
                 self._pid = self._process.pid
             self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
             self._connection.settimeout(_PATIENCE_S)
@@ -178,7 +183,7 @@ class Names:
         for network in self._networks:
             self._send({"op": "tell_all", "network": network, "endpoints": self._told.get(network, {})})
 
-    def _spawn(self, control: socket.socket) -> subprocess.Popen[bytes]:
+    def _spawn(self, control: socket.socket, for_keepers: socket.socket) -> subprocess.Popen[bytes]:
         package_root = Path(__file__).resolve().parents[2]
         return subprocess.Popen(
             [
@@ -186,13 +191,12 @@ class Names:
                 "-P",
                 "-m",
                 "enisle.network.resolver",
-                "--control",
-                str(control.fileno()),
+                *("--control", str(control.fileno()), "--keepers", str(for_keepers.fileno())),
                 *self._arguments,
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            pass_fds=[control.fileno()],
+            pass_fds=[control.fileno(), for_keepers.fileno()],
             start_new_session=True,
             cwd="/",
             env={"PYTHONPATH": str(package_root), "PATH": os.defpath},
@@ -225,6 +229,9 @@ class Names:
         """Sockets for a network; where they cannot be had its instances are given the host's nameservers instead."""
         for held in self._sockets.pop(network.id, []):
             held.close()
+        if not network.bridge:
+            self._sockets[network.id] = []
+            return
         with ExitStack() as undo:
             bound = []
             try:
@@ -243,7 +250,7 @@ class Names:
 
     def _hand_over(self, network: Network, facts: Message) -> None:
         bound = self._sockets.pop(network.id, None)
-        if bound:
+        if bound is not None:
             message: Message = {"op": "listen", "network": network.id, "facts": facts, "fds": len(bound)}
             self._send(message, [one.fileno() for one in bound])
             for one in bound:
@@ -270,14 +277,36 @@ def known_of(endpoint: Endpoint, instance_id: str) -> Message:
         "names": list(endpoint.dns_names),
         "addresses": addresses_of(endpoint),
         "owner": instance_id,
-        "upstreams": list(endpoint.dns),
+        "upstreams": _upstreams(endpoint),
         "links": {(alias or name).lower(): name for name, _, alias in links},
     }
+
+
+def _upstreams(endpoint: Endpoint) -> list[str] | None:
+    """Whom the resolver asks for it; None for the host's nameservers."""
+    if not endpoint.parent:
+        return list(endpoint.dns) or None
+    segment = [cidr for cidr in (endpoint.ipv4, endpoint.ipv6) if cidr]
+    return [each for each in endpoint.dns if not is_within(each, segment)] if endpoint.dns else None
 
 
 def addresses_of(endpoint: Endpoint) -> list[str]:
     """Its addresses, IPv4 first."""
     return [cidr.partition("/")[0] for cidr in (endpoint.ipv4, endpoint.ipv6) if cidr]
+
+
+def _listening(path: Path, backlog: int) -> socket.socket:
+    """A listening socket for root, in place of what is there. OSError."""
+    one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        path.unlink(missing_ok=True)
+        one.bind(str(path))
+        path.chmod(0o600)
+        one.listen(backlog)
+    except OSError:
+        one.close()
+        raise
+    return one
 
 
 def _quit(connection: socket.socket) -> None:
@@ -324,7 +353,7 @@ def _facts(network: Network, route: Route) -> Message:
     """What a listener depends on: as long as these are the same it can stay."""
     return {
         "name": network.name,
-        "bridge": route.index_of(network.bridge),
+        "bridge": route.index_of(network.bridge) if network.bridge else 0,
         "gateway": gateway(network),
         "subnets": [pool.subnet for pool in network.pools],
         "internal": network.internal,

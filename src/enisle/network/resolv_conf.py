@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 MAX_NAMESERVERS = 3  # MAXNS of glibc; musl has the same limit
@@ -54,6 +54,12 @@ def outside(host: ResolvConf) -> tuple[str, ...]:
 def is_loopback(text: str) -> bool:
     """Whether a nameserver is meant to be the asking instance itself."""
     return _is_address(text) and ipaddress.ip_address(text).is_loopback
+
+
+def is_within(text: str, subnets: Iterable[str]) -> bool:
+    """Whether a nameserver is in one of these subnets; addresses with their prefix length will do for them."""
+    address = ipaddress.ip_address(text) if _is_address(text) else None
+    return address is not None and any(address in ipaddress.ip_network(each, strict=False) for each in subnets)
 
 
 def _is_address(text: str) -> bool:

@@ -1,7 +1,8 @@
 """The resolver: a process that answers names for the instances of an engine, and survives it.
 
 Its listening sockets are made and handed over by :mod:`enisle.network.names`, each bound to its network's bridge, so
-that the socket a query came in by says whose it is. It gives up root before it reads the first byte.
+that the socket a query came in by says whose it is. An instance that is on no bridge asks by its keeper (see
+``launcher.names``), which says so itself. It gives up root before it reads the first byte.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import socket
 import sys
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from enisle.network.upstream import Upstreams
 from enisle.network.zone import Zone
 from enisle.wire import frames
 from enisle.wire.frames import Message
+from enisle.wire.names import BY_TCP, HEAD_BYTES
 
 NOBODY = 65534
 IN_FLIGHT_AT_MOST = 512
@@ -58,7 +60,7 @@ class Refusals:
 
 
 class Listener(asyncio.DatagramProtocol):
-    """The resolver on one network, UDP and TCP."""
+    """The resolver on one network, UDP and TCP. On a network without a bridge it only knows names."""
 
     def __init__(self, resolver: Resolver, names: Zone, *, internal: bool) -> None:
         self.names = names
@@ -100,44 +102,15 @@ class Listener(asyncio.DatagramProtocol):
             return
         try:
             with suppress(OSError, asyncio.IncompleteReadError):
-                await self._converse(client, reader, writer)
+                while await _converse(reader, writer, lambda data: self.reply(data, client, tcp=True)):
+                    pass
         finally:
             self._resolver.connections.leave(client)
             writer.close()
 
-    async def _converse(self, client: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            async with asyncio.timeout(IDLE_S):
-                length = int.from_bytes(await reader.readexactly(2), "big")
-                data = await reader.readexactly(length)
-            reply = await self.reply(data, client, tcp=True)
-            if reply is None:
-                return
-            writer.write(len(reply).to_bytes(2, "big") + reply)
-            async with asyncio.timeout(IDLE_S):
-                await writer.drain()
-
     async def reply(self, data: bytes, client: str, *, tcp: bool) -> bytes | None:
-        """The reply to a query; None for what is no query.
-
-        Names of all networks that the asking instance is on are answered, this one's first. What is on internal
-        networks only does not get its questions out of the host.
-        """
-        query = zone.parse(data)
-        if query is None:
-            return None
-        owner = self.names.owner_of(client)
-        listeners = self._resolver.listeners_of(owner, self)
-        for listener in listeners:
-            own = listener.names.answer(query, owner)
-            if own is not None:
-                return own
-        if all(listener.internal for listener in listeners):
-            return zone.failure(*query, RCODE.NXDOMAIN)
-        own_servers = self.names.upstreams_of(client)
-        return await self._resolver.upstreams.ask(data, tcp=tcp, servers=own_servers) or zone.failure(
-            *query, RCODE.SERVFAIL
-        )
+        """The reply to a query that came in here; None for what is no query."""
+        return await self._resolver.reply(data, self.names.owner_of(client), self, tcp=tcp)
 
 
 class Resolver:
@@ -148,16 +121,66 @@ class Resolver:
         self.queries = Refusals(IN_FLIGHT_AT_MOST, IN_FLIGHT_EACH)
         self.connections = Refusals(CONNECTIONS_AT_MOST, CONNECTIONS_EACH)
         self.quit = asyncio.Event()
+        self._told = asyncio.Event()  # all that the engine knew when it started us
         self._listeners: dict[str, Listener] = {}
         self._engines = 0
         self._idle_looks = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def listeners_of(self, owner: str, first: Listener) -> list[Listener]:
+    async def reply(self, data: bytes, owner: str, asked: Listener | None, *, tcp: bool) -> bytes | None:
+        """The reply to a query; None for what is no query. ``asked``: where it came in, None for a keeper's.
+
+        Names of all networks that the asking instance is on are answered, the one's it asks by first. What is on
+        internal networks only does not get its questions out of the host.
+        """
+        query = zone.parse(data)
+        if query is None:
+            return None
+        listeners = self._listeners_of(owner, asked)
+        if not listeners:  # it has just gone, or is not known yet
+            return zone.failure(*query, RCODE.SERVFAIL)
+        for listener in listeners:
+            own = listener.names.answer(query, owner)
+            if own is not None:
+                return own
+        if all(listener.internal for listener in listeners):
+            return zone.failure(*query, RCODE.NXDOMAIN)
+        servers = listeners[0].names.upstreams_of(owner)
+        if servers is not None and not servers:
+            return zone.failure(*query, RCODE.REFUSED)  # it has a nameserver of its own to ask next
+        return await self.upstreams.ask(data, tcp=tcp, servers=servers) or zone.failure(*query, RCODE.SERVFAIL)
+
+    def _listeners_of(self, owner: str, first: Listener | None) -> list[Listener]:
         """The networks an instance is on, ``first`` the one it asks by."""
-        if not owner:
-            return [first]
-        return [first, *(each for each in self._listeners.values() if each is not first and each.names.has(owner))]
+        found = [each for each in self._listeners.values() if owner and each is not first and each.names.has(owner)]
+        return [first, *found] if first else found
+
+    async def _listen_to_keepers(self, listening: socket.socket) -> None:
+        """Take in what keepers pass on, once it is known who is who."""
+        await self._told.wait()
+        server = await asyncio.start_unix_server(self._on_keeper, sock=listening, limit=_PLAIN_UDP_BYTES + 2)
+        async with server:
+            await server.serve_forever()
+
+    async def _on_keeper(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """What it says is as of ``launcher.names``: a head, then as DNS over TCP."""
+        owner, count = "", self.connections
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError):
+                async with asyncio.timeout(IDLE_S):
+                    head = await reader.readexactly(HEAD_BYTES)
+                by_tcp = head[:1] == BY_TCP
+                count = self.connections if by_tcp else self.queries
+                if not count.enter(head[1:].decode("latin-1")):
+                    return
+                owner = head[1:].decode("latin-1")
+                while await _converse(reader, writer, lambda data: self.reply(data, owner, None, tcp=by_tcp)):
+                    if not by_tcp:
+                        return
+        finally:
+            if owner:
+                count.leave(owner)
+            writer.close()
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run it beside."""
@@ -165,23 +188,24 @@ class Resolver:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def serve(self, control: socket.socket) -> None:
+    async def serve(self, control: socket.socket, for_keepers: socket.socket) -> None:
         """Take orders until told to quit."""
         loop = asyncio.get_running_loop()
         control.setblocking(False)
-        accepting = loop.create_task(self._accept(control))
+        listening = [loop.create_task(work) for work in (self._accept(control), self._listen_to_keepers(for_keepers))]
         while not self.quit.is_set() and not self._is_abandoned():
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_AROUND_S):
                     await self.quit.wait()
-        accepting.cancel()
+        for task in listening:
+            task.cancel()
         for listener in self._listeners.values():
             listener.close()
 
     def _is_abandoned(self) -> bool:
         """Whether its engine went away for good: nobody is connected and the bridges are gone."""
         self._idle_looks = 0 if self._engines else self._idle_looks + 1
-        bridges = [listener.facts["bridge"] for listener in self._listeners.values()]
+        bridges = [bridge for listener in self._listeners.values() if (bridge := listener.facts["bridge"])]
         return self._idle_looks > IDLE_LOOKS_AT_MOST and not any(_link_exists(index) for index in bridges)
 
     async def _accept(self, control: socket.socket) -> None:
@@ -238,6 +262,7 @@ class Resolver:
                 known.clear()
             for endpoint, told in message["endpoints"].items():
                 known.tell(endpoint, zone.Known(**told))
+            self._told.set()
         elif op == "forget" and network in self._listeners:
             self._listeners[network].names.forget(message["endpoint"])
         elif op == "quit":
@@ -252,9 +277,26 @@ class Resolver:
         names = Zone(facts["name"], facts["subnets"], answers=facts["names"])
         listener = Listener(self, names, internal=facts["internal"])
         listener.facts = facts
-        udp, tcp = (socket.socket(fileno=fd) for fd in fds)
-        await listener.listen(udp, tcp)
+        if fds:
+            udp, tcp = (socket.socket(fileno=fd) for fd in fds)
+            await listener.listen(udp, tcp)
         self._listeners[message["network"]] = listener
+
+
+async def _converse(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Callable[[bytes], Awaitable[bytes | None]]
+) -> bool:
+    """One question and its reply, as DNS over TCP has them; False: that was no question, and no reply was given."""
+    async with asyncio.timeout(IDLE_S):
+        length = int.from_bytes(await reader.readexactly(2), "big")
+        data = await reader.readexactly(length)
+    reply = await answer(data)
+    if reply is None:
+        return False
+    writer.write(len(reply).to_bytes(2, "big") + reply)
+    async with asyncio.timeout(IDLE_S):
+        await writer.drain()
+    return True
 
 
 def _link_exists(index: int) -> bool:
@@ -273,17 +315,19 @@ def _drop_privileges() -> None:
 
 
 def main() -> None:
-    """``python -m enisle.network.resolver --control FD [--resolv-conf PATH]``; started by enisle.network.names."""
+    """``python -m enisle.network.resolver --control FD --keepers FD [--resolv-conf PATH]``; started by
+    enisle.network.names."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--control", type=int, required=True)
+    parser.add_argument("--keepers", type=int, required=True)
     parser.add_argument("--resolv-conf", type=Path, default=Path("/etc/resolv.conf"))
     parser.add_argument("--upstream-port", type=int, default=53)
     arguments = parser.parse_args()
     _drop_privileges()
-    control = socket.socket(fileno=arguments.control)
+    control, for_keepers = (socket.socket(fileno=fd) for fd in (arguments.control, arguments.keepers))
 
     async def serve() -> None:
-        await Resolver(Upstreams(arguments.resolv_conf, port=arguments.upstream_port)).serve(control)
+        await Resolver(Upstreams(arguments.resolv_conf, port=arguments.upstream_port)).serve(control, for_keepers)
 
     asyncio.run(serve())
 

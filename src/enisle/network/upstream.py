@@ -72,7 +72,7 @@ class Upstreams:
         except OSError:
             self._servers, self._seen = (), None
 
-    async def ask(self, query: bytes, *, tcp: bool, servers: Sequence[str] = ()) -> bytes | None:
+    async def ask(self, query: bytes, *, tcp: bool, servers: Sequence[str] | None = None) -> bytes | None:
         """The reply of the first nameserver that gives one, under the query's own id; None when none does.
 
         ``servers``: those to ask instead of the host's.
@@ -80,12 +80,12 @@ class Upstreams:
         number = secrets.token_bytes(2)
         sent = number + query[2:]
         for _ in range(_ROUNDS):
-            for server in servers or self.servers():
+            for server in self.servers() if servers is None else servers:
                 try:
                     reply = await (self._by_tcp(server, sent) if tcp else self._by_udp(server, sent))
                 except (OSError, asyncio.IncompleteReadError):
                     continue  # not there, too slow, or its reply was no reply
-                if not servers:
+                if servers is None:
                     self._servers = (server, *(other for other in self._servers if other != server))
                 return query[:2] + reply[2:]
         return None

@@ -35,12 +35,13 @@ def parse(data: bytes) -> Query | None:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Known:
     """What is known of an endpoint. ``owner``: the instance it belongs to. ``links``: names that only its owner may
-    use (lower case) and the names they stand for. ``upstreams``: nameservers to ask for it instead of the host's."""
+    use (lower case) and the names they stand for. ``upstreams``: nameservers to ask for it instead of the host's; None
+    for the host's."""
 
     names: tuple[str, ...]
     addresses: tuple[str, ...]
     owner: str = ""
-    upstreams: tuple[str, ...] = ()
+    upstreams: Sequence[str] | None = None
     links: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -94,10 +95,10 @@ class Zone:
         endpoint = self._by_address.get(address)
         return self._endpoints[endpoint].owner if endpoint else ""
 
-    def upstreams_of(self, address: str) -> tuple[str, ...]:
-        """The nameservers that whoever has an address has asked for."""
-        endpoint = self._by_address.get(address)
-        return tuple(self._endpoints[endpoint].upstreams) if endpoint else ()
+    def upstreams_of(self, owner: str) -> Sequence[str] | None:
+        """The nameservers that an instance has asked for; None for the host's."""
+        endpoint = self._by_owner.get(owner)
+        return self._endpoints[endpoint].upstreams if endpoint else None
 
     def has(self, owner: str) -> bool:
         """Whether an instance is on this network."""

@@ -11,7 +11,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-GENERATION = 3
+GENERATION = 4
 
 
 @dataclass(slots=True, kw_only=True)
@@ -93,7 +93,8 @@ class NicPlan:
     a VM a macvtap called ``host_ifname``) of ``mode`` on that interface, or an ipvlan ("l2 bridge": mode and flag).
     Inside it is called ``name`` and has the MAC and the addresses (CIDR strings). ``gateway4``/``gateway6`` are ""
     where the network has no way out, and unspecified addresses where the link itself is the way. ``hairpin`` and
-    ``isolated`` are options of the bridge's port.
+    ``isolated`` are options of the bridge's port. ``names``: the socket of the resolver, for a NIC on no bridge: names
+    are asked inside then (see wire.names).
     """
 
     name: str
@@ -109,6 +110,7 @@ class NicPlan:
     isolated: bool = False
     parent: str = ""
     mode: str = ""
+    names: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -231,7 +233,8 @@ class VmPlan:
     initramfs: str
     image_disk: str  # EROFS, read-only, shared by all VMs of the image
     writable_disk: str  # raw, sparse, this instance's own
-    modules_disk: str = ""  # EROFS, read-only: all modules of the kernel, for who may load them
+    modules_disk: str = ""  # EROFS, read-only: all modules of the kernel, for those that the guest needs itself
+    load_modules: bool = False  # the workload sees that disk, and may load more
     read_only_root: bool = False
     process: ProcessPlan
     memory_bytes: int

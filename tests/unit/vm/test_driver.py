@@ -13,6 +13,7 @@ from enisle.errors import Invalid
 from enisle.model.ids import ImageId, InstanceId
 from enisle.model.instance import Endpoint, Instance, InstanceSpec, Mount, MountKind
 from enisle.model.resources import Device, Devices, Resources
+from enisle.wire.plans import VmPlan
 
 FACTS = HostFacts(limits=LimitFacts(cpus=frozenset({0, 1})))
 MACHINE = plan.Machine(
@@ -34,10 +35,10 @@ def checked(asked: InstanceSpec, *, virtiofsd: str = "/usr/lib/qemu/virtiofsd") 
     return check.check(asked, FACTS, cgroup_parent="enisle", virtiofsd=virtiofsd)
 
 
-def planned(directory: Path, asked: InstanceSpec, **launch: object):  # type: ignore[no-untyped-def]
+def planned(directory: Path, asked: InstanceSpec, machine: plan.Machine = MACHINE, **launch: object) -> VmPlan:
     instance = Instance(id=InstanceId("ab" * 32), name="n", created_at=0, spec=asked)
     whole = Launch(instance=instance, directory=directory, disk=Path("/image.erofs"), **launch)  # type: ignore[arg-type]
-    return plan.vm_plan(whole, MACHINE, FACTS, cgroup_parent="enisle")
+    return plan.vm_plan(whole, machine, FACTS, cgroup_parent="enisle")
 
 
 def test_what_is_usual_is_accepted_without_a_word() -> None:
@@ -122,9 +123,25 @@ def test_who_may_load_modules_has_them(tmp_path: Path) -> None:
     machine = dataclasses.replace(MACHINE, modules=disk)
     for wanted, asked in ((True, spec(privileged=True)), (True, spec(cap_add=("SYS_MODULE",))), (False, spec())):
         disk.unlink(missing_ok=True)
-        assert plan._modules_disk(asked, machine, FACTS) == ""
+        made = planned(tmp_path, asked, machine)
+        assert (made.modules_disk, made.load_modules) == ("", False)
         disk.touch()
-        assert plan._modules_disk(asked, machine, FACTS) == (str(disk) if wanted else "")
+        made = planned(tmp_path, asked, machine)
+        assert (made.modules_disk, made.load_modules) == (str(disk) if wanted else "", wanted)
+
+
+def test_a_guest_that_asks_for_names_inside_has_modules_its_workload_may_not_load(tmp_path: Path) -> None:
+    disk = tmp_path / "modules.erofs"
+    disk.touch()
+    inside = Endpoint(
+        network="lan", network_id="n", name="eth0", parent="eth0", mode="bridge", resolver="/run/names.sock"
+    )
+    made = planned(tmp_path, spec(), dataclasses.replace(MACHINE, modules=disk), endpoints=(inside,))
+    assert (made.modules_disk, made.load_modules) == (str(disk), False)
+    assert made.nics[0].names == "/run/names.sock"
+    bridged = Endpoint(network="bridge", network_id="b", name="eth1", bridge="b0")
+    made = planned(tmp_path, spec(), dataclasses.replace(MACHINE, modules=disk), endpoints=(inside, bridged))
+    assert made.modules_disk == made.nics[0].names == ""
 
 
 def test_two_instances_run_under_two_identities() -> None:

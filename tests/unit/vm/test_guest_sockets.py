@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from enisle.launcher.vm.protocol import Call, FromGuest, ToGuest, u32
-from enisle.launcher.vm.sockets import CONNECTIONS_LIMIT, GuestSockets
+from enisle.launcher.vm.sockets import CONNECTIONS_LIMIT, GuestSockets, Resolver
+from enisle.wire.names import HEAD_BYTES
 from tests.unit.vm.guest_end import Channel
 
 
@@ -103,3 +104,48 @@ def test_an_agent_that_has_no_such_socket_is_not_asked_again(host: Host) -> None
     host.channel.guest.settimeout(0.05)
     with pytest.raises(TimeoutError):
         host.channel.guest.recv(1)
+
+
+class Asking(Host):
+    """A resolver instead of a socket of the host's."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.sockets.close()
+        self.channel = Channel()
+        resolver = Resolver(os.fspath(directory / "s"), "ab" * 32)
+        self.sockets = GuestSockets(self.channel.loop, self.channel.agent, [], resolver)
+
+    def asked(self) -> int:
+        kind, number, body = self.channel.hear()
+        assert (kind, body) == (ToGuest.CALL, bytes([Call.ASKED]))
+        return number
+
+
+@pytest.mark.parametrize(("said", "kind"), [(b"u", b"u"), (b"t", b"t"), (b"\xff", b"u")])
+def test_a_question_comes_to_the_resolver_with_the_asker_before_it(tmp_path: Path, said: bytes, kind: bytes) -> None:
+    host = Asking(tmp_path)
+    number = host.asked()
+    host.channel.say(FromGuest.OUTPUT, number, said + b"\0\3abc", stream=1)
+    connection, _ = host.server.accept()
+    with connection:
+        connection.settimeout(5)
+        assert host.asked() != number  # the next one is waited for at once
+        assert connection.recv(HEAD_BYTES) == kind + b"ab" * 32
+        assert connection.recv(100) == b"\0\3abc"
+        connection.sendall(b"\0\2ok")
+        host.channel.run()
+        assert host.channel.hear() == (ToGuest.INPUT, number, b"\0\2ok")
+    host.channel.run()
+    assert host.channel.hear() == (ToGuest.INPUT_END, number, b"")
+    host.close()
+
+
+def test_a_question_without_a_resolver_is_given_up(tmp_path: Path) -> None:
+    host = Asking(tmp_path)
+    number = host.asked()
+    host.server.close()
+    host.channel.say(FromGuest.OUTPUT, number, b"u\0\3abc", stream=1)
+    assert host.asked() != number
+    assert host.channel.hear() == (ToGuest.ABORT, number, b"")
+    host.close()

@@ -53,6 +53,13 @@ def vm_plan(launch: Launch, machine: Machine, facts: HostFacts, *, cgroup_parent
     if launch.disk is None:
         raise Internal(f"instance {instance.name}: its image has no disk.")
     uid = uid_of(instance)
+    may_load = spec.privileged or "SYS_MODULE" in guest_capabilities(spec, facts)
+    nics = [vm_nic_plan(endpoint, published=bool(launch.port_sockets)) for endpoint in launch.endpoints]
+    if any(nic.bridge for nic in nics):  # where the resolver is reached by the gateway, and will be: it has copies
+        for nic in nics:
+            nic.names = ""
+    wants_modules = may_load or any(nic.names for nic in nics)
+    modules = str(machine.modules.resolve()) if wants_modules and machine.modules.exists() else ""
     return VmPlan(
         id=instance.id,
         hostname=hostname(instance),
@@ -63,7 +70,8 @@ def vm_plan(launch: Launch, machine: Machine, facts: HostFacts, *, cgroup_parent
         initramfs=str(machine.initramfs.resolve()),
         image_disk=str(launch.disk),
         writable_disk=str(launch.directory / DISK_FILE),
-        modules_disk=_modules_disk(spec, machine, facts),
+        modules_disk=modules,
+        load_modules=bool(modules) and may_load,
         read_only_root=spec.read_only_root,
         process=_secured(main_process(instance, hostname(instance)), spec, facts),
         memory_bytes=spec.resources.memory_bytes or DEFAULT_MEMORY_BYTES,
@@ -73,7 +81,7 @@ def vm_plan(launch: Launch, machine: Machine, facts: HostFacts, *, cgroup_parent
         sysctls=dict(spec.sysctls),
         cgroup_parent=cgroup_path(spec, cgroup_parent),
         limits=limits_plan(spec.resources),
-        nics=[vm_nic_plan(endpoint, published=bool(launch.port_sockets)) for endpoint in launch.endpoints],
+        nics=nics,
         log=log_plan(instance, launch.log_path),
         exit_file=str(launch.directory / EXIT_FILE),
         qemu=machine.qemu,
@@ -81,12 +89,6 @@ def vm_plan(launch: Launch, machine: Machine, facts: HostFacts, *, cgroup_parent
         uid=uid,
         gid=uid,
     )
-
-
-def _modules_disk(spec: InstanceSpec, machine: Machine, facts: HostFacts) -> str:
-    """All modules of the kernel for an instance that may load them: a guest's kernel is its own."""
-    may = spec.privileged or "SYS_MODULE" in guest_capabilities(spec, facts)
-    return str(machine.modules.resolve()) if may and machine.modules.exists() else ""
 
 
 def exec_plan(instance: Instance, spec: ExecSpec, facts: HostFacts) -> ProcessPlan:

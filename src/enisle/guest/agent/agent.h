@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define GENERATION 1
+#define GENERATION 2
 #define MAX_IN_BODY (4u << 20)  /* from the host: a command line and an environment must fit */
 #define MAX_OUT_BODY 32760u     /* to the host: one virtio buffer of 32 KiB with its header */
 #define OUTPUT_WINDOW (256u << 10)
@@ -74,6 +74,7 @@ enum call {
     CALL_NIC_ADD,
     CALL_NIC_REMOVE,
     CALL_ACCEPT,
+    CALL_ASKED,
 };
 
 /* How a call failed; the exit code of its process, after which its error stream says more. */
@@ -129,6 +130,7 @@ bool fail(struct failure *failure, uint8_t stage, const char *format, ...) __att
 /* --- modules.c --- */
 void load_modules(const char *set);
 bool offer_modules(void);
+void load_from_disk(const char *const *modules); /* with what they need; best effort */
 int answer_modprobe(int count, char **words);
 
 /* --- mounts.c --- */
@@ -141,6 +143,11 @@ bool make_dev(bool privileged);
 /* --- sockets.c --- */
 bool mount_socket(const char *target, const char *attributes); /* "uid=,gid=,mode=" */
 int call_accept(struct reader *r);
+int carry_connection(int fd, char said); /* in a call's process, which has no other descriptors above 4 */
+
+/* --- dns.c --- */
+bool setup_names(struct reader *r, struct failure *failure);
+int call_asked(void);
 
 /* --- names.c --- */
 char **names_in(int dirfd); /* sorted, malloc'd, ends with NULL; NULL: errno */

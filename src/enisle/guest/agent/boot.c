@@ -123,7 +123,7 @@ static bool setup_network(struct reader *r, struct failure *failure)
             return fail(failure, STAGE_SETUP, "set up NIC %u", i);
         free(nic);
     }
-    return true;
+    return r->bad || setup_names(r, failure);
 }
 
 static void setup_sysctls(struct reader *r)

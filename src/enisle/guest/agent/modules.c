@@ -123,6 +123,15 @@ static bool load_with_needs(const char *module)
     return good;
 }
 
+void load_from_disk(const char *const *modules)
+{
+    if (!mount_at("/dev/vdc", DISK_OF_MODULES, "erofs", MS_RDONLY, NULL))
+        return;
+    for (; *modules; modules++)
+        load_with_needs(*modules);
+    umount2(DISK_OF_MODULES, MNT_DETACH);
+}
+
 /* "modprobe -q -- NAME": loads the module of that name, or all that have it as an alias. */
 int answer_modprobe(int count, char **words)
 {

@@ -93,25 +93,14 @@ static void hand_in(void)
 }
 
 /* Each direction has a process: neither waits for the other, however full the other is. */
-int call_accept(struct reader *r)
+int carry_connection(int fd, char said)
 {
-    uint32_t number = take_u32(r);
-    if (r->bad || number >= listener_count)
-        return call_failed(CALL_INVALID, "there is no socket %u", number);
-    if (dup2(listeners[number], LISTENER) < 0)
-        return call_errno("the socket");
-    syscall(SYS_close_range, LISTENER + 1u, ~0u, 0); /* nobody else's pipes are kept open */
-    signal(SIGPIPE, SIG_IGN);
-    int fd;
-    do
-        fd = accept(LISTENER, NULL, NULL);
-    while (fd < 0 && (errno == EINTR || errno == ECONNABORTED));
-    if (fd < 0 || dup2(fd, CONNECTION) < 0)
+    if (dup2(fd, CONNECTION) < 0)
         return call_errno("accept");
     close(LISTENER);
     if (fd != CONNECTION)
         close(fd);
-    if (write(1, "", 1) != 1)
+    if (write(1, &said, 1) != 1)
         return CALL_INTERNAL;
     pid_t child = fork();
     if (child == 0)
@@ -126,4 +115,20 @@ int call_accept(struct reader *r)
     if (child > 0)
         kill(child, SIGKILL);
     return CALL_OK;
+}
+
+int call_accept(struct reader *r)
+{
+    uint32_t number = take_u32(r);
+    if (r->bad || number >= listener_count)
+        return call_failed(CALL_INVALID, "there is no socket %u", number);
+    if (dup2(listeners[number], LISTENER) < 0)
+        return call_errno("the socket");
+    syscall(SYS_close_range, LISTENER + 1u, ~0u, 0); /* nobody else's pipes are kept open */
+    signal(SIGPIPE, SIG_IGN);
+    int fd;
+    do
+        fd = accept(LISTENER, NULL, NULL);
+    while (fd < 0 && (errno == EINTR || errno == ECONNABORTED));
+    return fd < 0 ? call_errno("accept") : carry_connection(fd, 0);
 }

@@ -218,6 +218,8 @@ struct spawned spawn_call(uint8_t call, struct reader *r)
         take_stdio(child, false);
         if (call == CALL_ACCEPT) /* which keeps the socket, and nothing else */
             exit(call_accept(r));
+        if (call == CALL_ASKED)
+            exit(call_asked());
         close_inherited();
         exit(call_main(call, r));
     }

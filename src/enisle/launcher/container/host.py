@@ -24,6 +24,7 @@ from enisle.wire.plans import ContainerPlan, LimitsPlan, NicPlan, from_json
 
 if TYPE_CHECKING:
     from enisle.launcher.loop import EpollLoop
+    from enisle.launcher.names import Names
 
 
 class HostContainer(Wall):
@@ -41,6 +42,7 @@ class HostContainer(Wall):
         self._tasks: list[Task] = []
         self._oom: OomWatch | None = None
         self._oom_killed: bool | None = None
+        self._names: Names | None = None
 
     def _adopt(self, session: ContainerSession) -> None:
         """The first process runs."""
@@ -148,6 +150,15 @@ class HostContainer(Wall):
                 nics.make(route, nic, pid)
                 self._nics[nic.name] = nic
         set_up(planned, pid)  # from here, because it ends with a look at the host's end
+        self._serve_names(planned, pid)
+
+    def _serve_names(self, planned: list[NicPlan], pid: int) -> None:
+        """Have names answered inside, if one of the NICs asks for that. OSError."""
+        path = next((nic.names for nic in planned if nic.names), "")
+        if path and self._names is None and self._plan is not None:
+            from enisle.launcher.names import Names  # few need it, and all would have its pages
+
+            self._names = Names(self._loop, path, self._plan.id, pid)
 
     def add_nic(self, nic: NicPlan, done: Callable[[WallError | None], None]) -> None:
         pid = self._pid()
@@ -156,6 +167,7 @@ class HostContainer(Wall):
         self._nics[nic.name] = nic
         try:
             set_up([nic], pid)
+            self._serve_names([nic], pid)
         except OSError as error:
             self._drop_nic(nic.name)
             raise WallError("internal", f"network interface {nic.name}: {error.strerror}") from error
@@ -183,8 +195,9 @@ class HostContainer(Wall):
         for task in self._tasks:
             task.kill()
         self._tasks.clear()
-        if self._oom is not None:
-            self._oom.close()
+        for part in (self._oom, self._names):
+            if part is not None:
+                part.close()
         if self._root_fd >= 0:
             os.close(self._root_fd)
             self._root_fd = -1

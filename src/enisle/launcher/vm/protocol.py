@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from enisle.wire.plans import NicPlan, ProcessPlan
 
-GENERATION = 1
+GENERATION = 2
 MAX_FROM_GUEST_BYTES = 32760
 MAX_TO_GUEST_BYTES = 4 << 20
 OUTPUT_WINDOW_BYTES = 256 << 10
@@ -76,6 +76,7 @@ class Call(IntEnum):
     NIC_ADD = 9
     NIC_REMOVE = 10
     ACCEPT = 11
+    ASKED = 12
 
 
 class SetupFlag(IntFlag):
@@ -213,6 +214,13 @@ class GuestMount(NamedTuple):
     copy_up: bool = False
 
 
+class GuestNames(NamedTuple):
+    """Where the agent listens for questions, and the transaction of nftables that leads them there; 0: nowhere."""
+
+    port: int = 0
+    rules: bytes = b""
+
+
 class Setup(NamedTuple):
     """All the agent needs to make the root. ``sysctls``: (path below /proc/sys, value)."""
 
@@ -223,6 +231,7 @@ class Setup(NamedTuple):
     domainname: str
     pids: int
     nics: list[NicPlan]
+    names: GuestNames
     mounts: list[GuestMount]
     files: dict[str, str]
     sysctls: list[tuple[str, str]]
@@ -232,6 +241,7 @@ def setup_body(setup: Setup) -> bytes:
     """The body of SETUP."""
     parts = [u32(setup.flags), u64(setup.time_ns), blob(setup.entropy), text(setup.hostname), text(setup.domainname)]
     parts += [u32(setup.pids), u32(len(setup.nics)), *map(nic_body, setup.nics)]
+    parts += [setup.names.port.to_bytes(2, "little"), blob(setup.names.rules)]
     shares = any(mount.kind is MountKind.SHARE for mount in setup.mounts)
     parts += [u32(len(setup.mounts)), bytes([shares]), *map(_mount_body, setup.mounts)]
     parts.append(u32(len(setup.files)))

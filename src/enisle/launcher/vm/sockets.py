@@ -1,34 +1,44 @@
 """Sockets of the host in a guest: what connects there is connected here, to the socket that was bound, and to no other.
 
 The guest is asked for one connection after the other, so it has as many at once as are allowed here, each with the
-windows of any session.
+windows of any session. Questions for names are such connections, too: each is one to the resolver (see wire.names).
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from enisle.launcher.vm.protocol import Call, Failure, ToGuest, u32
+from enisle.wire.names import BY_TCP, BY_UDP, head
 
 if TYPE_CHECKING:
     from enisle.launcher.vm.agent import Agent
     from enisle.launcher.wall import Loop
 
 CONNECTIONS_LIMIT = 64
+_NAMES = -1
 _CHUNK_BYTES = 128 << 10
+
+
+class Resolver(NamedTuple):
+    """Where an instance's questions for names go."""
+
+    path: str
+    instance_id: str
 
 
 class GuestSockets:
     """All sockets of one VM. ``sources``: descriptors of the host's, in the order of the mounts; ours from here."""
 
-    def __init__(self, loop: Loop, agent: Agent, sources: list[int]) -> None:
+    def __init__(self, loop: Loop, agent: Agent, sources: list[int], resolver: Resolver | None = None) -> None:
         self.loop = loop
         self.agent = agent
         self._sources = sources
         self._open = 0
-        self._idle = set(range(len(sources)))
+        self._resolver = resolver
+        self._idle = {*range(len(sources)), *([_NAMES] if resolver else [])}
         self._ask()
 
     def _ask(self) -> None:
@@ -37,12 +47,19 @@ class GuestSockets:
             number = self._idle.pop()
             _Connection(self, number)
 
-    def connected(self, number: int) -> socket.socket | None:
-        """A connection to the host's socket, for one that the guest has taken; None: nobody listens there."""
+    def connected(self, number: int, said: bytes) -> socket.socket | None:
+        """A connection to the host's socket, for one that the guest has taken; None: nobody listens there.
+
+        ``said``: the byte by which the guest told of it.
+        """
         self._idle.add(number)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
-            sock.connect(f"/proc/self/fd/{self._sources[number]}")
+            if number != _NAMES:
+                sock.connect(f"/proc/self/fd/{self._sources[number]}")
+            elif self._resolver is not None:
+                sock.connect(self._resolver.path)
+                sock.send(head(BY_TCP if said == BY_TCP else BY_UDP, self._resolver.instance_id))
         except OSError:
             sock.close()
             return None
@@ -71,7 +88,8 @@ class _Connection:
         self._sock: socket.socket | None = None
         self._waiting = bytearray()  # for the host; bounded by the window that the guest was granted
         self._taken = self._closed = self._exited = self._input_ended = self._ended = False
-        self._channel = sockets.agent.open(ToGuest.CALL, bytes([Call.ACCEPT]) + u32(number), self)
+        body = bytes([Call.ASKED]) if number == _NAMES else bytes([Call.ACCEPT]) + u32(number)
+        self._channel = sockets.agent.open(ToGuest.CALL, body, self)
 
     def on_started(self, pid: int) -> None:
         """Calls do not say so."""
@@ -86,8 +104,8 @@ class _Connection:
         if not self._taken:
             self._taken = True
             self._sockets.agent.consumed(self._channel, 1)
+            self._sock = self._sockets.connected(self._number, data[:1])
             data = data[1:]
-            self._sock = self._sockets.connected(self._number)
             if self._sock is None:
                 self._give_up()
                 return

@@ -16,11 +16,11 @@ from enisle.launcher.vm.last_resort import LastResort
 from enisle.launcher.vm.machine import Machine, host_limits
 from enisle.launcher.vm.messages import setup_error
 from enisle.launcher.vm.nics import NicSlots
-from enisle.launcher.vm.protocol import Call, Failure, Identity, Setup, SetupFlag, ToGuest, u32, u64
+from enisle.launcher.vm.protocol import Call, Failure, GuestNames, Identity, Setup, SetupFlag, ToGuest, u32, u64
 from enisle.launcher.vm.qmp import Qmp, failure
 from enisle.launcher.vm.session import GuestSession
 from enisle.launcher.vm.shares import plan_mounts
-from enisle.launcher.vm.sockets import GuestSockets
+from enisle.launcher.vm.sockets import GuestSockets, Resolver
 from enisle.launcher.wall import Session, Wall, WallError
 from enisle.linux import capabilities, rlimits
 from enisle.wire.keeper import Stats
@@ -37,6 +37,7 @@ _FIGURES_BYTES = 64 << 10
 _PROCESSES_BYTES = 8 << 20
 _SMALLEST_BALLOON_BYTES = 64 << 20
 _KILLED, _GONE = 137, 255
+_FIRST_PORT = 49152  # of those that nobody has for good (RFC 6335)
 
 
 class VmWall(Wall):
@@ -102,6 +103,7 @@ class VmWall(Wall):
         self._pids = max(plan.limits.pids, 0)
         self._booted = booted
         mounts = plan_mounts(plan.mounts)
+        names = guest_names(plan)
         machine = self._machine = Machine(self._loop, plan, mounts.shares, self._run_dir, self._machine_ended)
         agent = self._agent = Agent(
             self._loop,
@@ -114,8 +116,8 @@ class VmWall(Wall):
         self._qmp = Qmp(self._loop, machine.qmp_socket, self._qmp_event)
         self._last_resort = LastResort(self._loop, self._qmp, lambda reason: self._give_up(reason, _KILLED))
         self._nics = NicSlots(machine, self._qmp, agent, plan.nics)
-        agent.send(ToGuest.SETUP, body=protocol.setup_body(guest_setup(plan, flags, mounts.guest)))
-        self._sockets = GuestSockets(self._loop, agent, mounts.sockets)
+        agent.send(ToGuest.SETUP, body=protocol.setup_body(guest_setup(plan, flags, names, mounts.guest)))
+        self._sockets = GuestSockets(self._loop, agent, mounts.sockets, _resolver_of(plan))
         limit_s = _BOOT_TIMEOUT_S.get(plan.accelerator, 240.0)
         self._boot_timer = self._loop.call_later(limit_s, lambda: self._broken(f"it did not boot in {limit_s:g} s"))
         return agent
@@ -362,13 +364,30 @@ def _ignore(_problem: WallError | None) -> None:
     """QEMU refuses only when it is about to end, which is heard of by other ways."""
 
 
-def guest_setup(plan: VmPlan, flags: SetupFlag, mounts: list[protocol.GuestMount]) -> Setup:
+def _resolver_of(plan: VmPlan) -> Resolver | None:
+    """Who is asked for names from inside; None: nobody."""
+    path = next((nic.names for nic in plan.nics if nic.names), "")
+    return Resolver(path, plan.id) if path else None
+
+
+def guest_names(plan: VmPlan) -> GuestNames:
+    """Where the agent listens for the workload's questions."""
+    if _resolver_of(plan) is None:
+        return GuestNames()
+    from enisle.launcher.names import redirection  # few need it, and all would have its pages
+    from enisle.linux.nftables.connection import transaction
+
+    port = _FIRST_PORT + int.from_bytes(os.urandom(2)) % (65536 - _FIRST_PORT)
+    return GuestNames(port, transaction(redirection(port, port)))
+
+
+def guest_setup(plan: VmPlan, flags: SetupFlag, names: GuestNames, mounts: list[protocol.GuestMount]) -> Setup:
     """What the agent is told of its machine."""
     if plan.read_only_root:
         flags |= SetupFlag.READ_ONLY
     if plan.process.privileged:
         flags |= SetupFlag.PRIVILEGED
-    if plan.modules_disk:
+    if plan.load_modules:
         flags |= SetupFlag.MODULES
     return Setup(
         flags=flags,
@@ -378,6 +397,7 @@ def guest_setup(plan: VmPlan, flags: SetupFlag, mounts: list[protocol.GuestMount
         domainname=plan.domainname,
         pids=max(plan.limits.pids, 0),
         nics=plan.nics,
+        names=names,
         mounts=mounts,
         files=plan.files,
         sysctls=[(name if "/" in name else name.replace(".", "/"), value) for name, value in plan.sysctls.items()],

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from enisle.linux.netlink import NLM_F_DUMP, NetlinkSocket, attributes
+from enisle.linux.netlink import NLM_F_DUMP, NetlinkSocket, attributes, datagram
 from enisle.linux.nftables.encoding import Request, requests
 from enisle.linux.nftables.model import Change
 
@@ -60,11 +60,9 @@ class Nftables:
         asked = requests(changes)
         if not asked:
             return
-        batch = [(each.kind, each.flags, each.body) for each in asked]
-        whole = [(_BATCH_BEGIN, 0, _SUBSYSTEM), *batch, (_BATCH_END, 0, _SUBSYSTEM)]
         try:
             with self._turn:
-                failures = self._socket.exchange(whole)
+                failures = self._socket.exchange(_batch(asked))
         except OSError as error:
             raise NftablesError(error.errno, f"nftables: {error.strerror or 'no answer from the kernel'}") from error
         if failures:
@@ -84,6 +82,16 @@ class Nftables:
             if chain[0] in _IP_FAMILIES and hook == _FORWARD and given.get(_CHAIN_POLICY) == _DROP:
                 found.append(given.get(_CHAIN_TABLE, b"").rstrip(b"\0").decode(errors="replace"))
         return found
+
+
+def transaction(*changes: Change) -> bytes:
+    """One datagram that carries out changes, for another kernel; it answers the last of them."""
+    return datagram(_batch(requests(changes)))
+
+
+def _batch(asked: Sequence[Request]) -> list[tuple[int, int, bytes]]:
+    inside = [(each.kind, each.flags, each.body) for each in asked]
+    return [(_BATCH_BEGIN, 0, _SUBSYSTEM), *inside, (_BATCH_END, 0, _SUBSYSTEM)]
 
 
 def _refusal(asked: Sequence[Request], failures: Sequence[tuple[int, OSError]]) -> NftablesError:
