@@ -269,6 +269,18 @@ def test_equal_inputs_and_an_epoch_give_equal_images(daemon: Daemon, context: Pa
     assert json.loads(daemon.docker("inspect", image).stdout)[0]["Created"].startswith("2001-09-09T01:46:40")
 
 
+def test_a_virtual_machine_builds_the_same_image(daemon: Daemon, context: Path) -> None:
+    text = """FROM busybox
+RUN mkdir -p /a/b/c /lib2 && echo hi > /a/b/c/f && echo 2 > /a/g && ln -s /a/g /a/l && ln /a/g /a/b-h && mkfifo /a/p
+RUN rm -rf /a/b && mkdir -p /a/b/d && rm /a/b-h && echo x >> /etc/group && mv /lib2 /lib3 && rm /bin/zcat
+RUN mkdir -p -m 1777 /z/y && chown -h 5:6 /a/l && chmod 4755 /a/g && mkdir "/z/a b" && touch -d @5 /z/y
+"""
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1000000000", "ENISLE_HOST": f"unix://{daemon.socket}"}
+    (context / "Dockerfile").write_text(text)
+    command = [sys.executable, "-m", "enisle.cli.main", "build", "-q", "--no-cache", str(context)]
+    assert run(*command, env=environment).stdout == run(*command, "--vm", env=environment).stdout
+
+
 def test_failures_name_command_code_and_line(daemon: Daemon, context: Path) -> None:
     said = build(daemon, context, "FROM busybox\n\nRUN exit 7", check=False)
     assert "The command '/bin/sh -c exit 7' returned a non-zero code: 7" in said

@@ -65,11 +65,10 @@ def changes(lowers: Sequence[int], upper: int, *, places: Collection[bytes] = PL
     ``lowers``: descriptors of the layers' directories, topmost first. ``places``: created names that do not count.
     """
     found: dict[bytes, int] = {}
-    for _, batch in _scan(lowers, upper, places):
-        for change in batch:
-            if change.listed:
-                found[change.path] = change.kind
-                _add_parents(found, change.path)
+    for _, change in _scan(lowers, upper, places):
+        if change.listed:
+            found[change.path] = change.kind
+            _add_parents(found, change.path)
     return [(os.fsdecode(path), found[path]) for path in sorted(found)]
 
 
@@ -87,54 +86,78 @@ def layer(lowers: Sequence[int], upper: int, sink: ByteSink, *, places: Collecti
     """
     wanted = {os.fsencode(path) for path, _ in changes(lowers, upper, places=places)}
     packer = Packer(sink)
-    for parent, batch in _scan(lowers, upper, places):
-        for change in batch:
-            if change.path not in wanted and not change.hidden:
-                continue
-            shown_as = change.path[1:]
-            if change.kind == DELETED and change.hidden:
-                continue
-            if change.kind == DELETED:
-                above, slash, name = shown_as.rpartition(b"/")
-                packer.add_whiteout(above + slash + b".wh." + name)
-                continue
-            packer.add(parent, change.name, change.status, shown_as)
-            if change.hides:
-                packer.add_whiteout(shown_as + b"/.wh..wh..opq")
+    for parent, change in _scan(lowers, upper, places):
+        if change.path not in wanted and not change.hidden:
+            continue
+        shown_as = change.path[1:]
+        if change.kind == DELETED and change.hidden:
+            continue
+        if change.kind == DELETED:
+            above, slash, name = shown_as.rpartition(b"/")
+            packer.add_whiteout(above + slash + b".wh." + name)
+            continue
+        packer.add(parent, change.name, change.status, shown_as)
+        if change.hides:
+            packer.add_whiteout(shown_as + b"/.wh..wh..opq")
     packer.close()
 
 
-def _scan(lowers: Sequence[int], upper: int, places: Collection[bytes]) -> Iterator[tuple[int, list[_Change]]]:
-    """For each directory of the upper: its descriptor, valid until the next step, and what is changed in it."""
-    everything = tuple(range(len(lowers)))
-    waiting: list[tuple[bytes, tuple[int, ...], bool]] = [(b"", everything, False)]
-    while waiting:
-        path, layers, opaque = waiting.pop()
+@dataclass(slots=True)
+class _Level:
+    """A directory of the upper that is being read. ``layers``: those that show through it. ``todo``: its names that are
+    still to be told, the next one last; None: not read yet."""
+
+    path: bytes
+    layers: tuple[int, ...]
+    opaque: bool = False
+    todo: list[tuple[_Change | None, _Level | None]] | None = None
+
+
+def _scan(lowers: Sequence[int], upper: int, places: Collection[bytes]) -> Iterator[tuple[int, _Change]]:
+    """Each change with its directory's descriptor, valid until the next step; what is in a directory comes right after
+    it, as a guest's agent has it. However deep the tree, one directory is open at a time."""
+    levels = [_Level(b"", tuple(range(len(lowers))))]
+    while levels:
+        level = levels[-1]
         with ExitStack() as stack:
             try:
-                fd = stack.enter_context(directory(upper, path, resolve=LITERALLY))
+                fd = stack.enter_context(directory(upper, level.path, resolve=LITERALLY))
             except OSError as error:
                 if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    levels.pop()
                     continue
                 raise
-            below = _Below(lowers, layers, path, stack)
-            batch: list[_Change] = []
-            deeper: list[tuple[bytes, tuple[int, ...], bool]] = []
-            for name in sorted(os.fsencode(text) for text in os.listdir(fd)):
-                status = look(fd, name)
-                if status is None:
-                    continue
-                child = path + b"/" + name
-                change, visible = _compare(fd, child, name, status, below, hidden=opaque, places=places)
+            if level.todo is None:
+                level.todo = _read(fd, level, _Below(lowers, level.layers, level.path, stack), places)[::-1]
+            while level.todo:
+                change, deeper = level.todo.pop()
                 if change is not None:
-                    batch.append(change)
-                if stat.S_ISDIR(status.st_mode):
-                    hides = change is not None and change.hides
-                    deeper.append((child, visible, hides or opaque))
-            if opaque:
-                batch += below.lost(fd, path)
-            yield fd, sorted(batch, key=lambda change: change.path)
-            waiting += reversed(deeper)
+                    yield fd, change
+                if deeper is not None:
+                    levels.append(deeper)
+                    break
+            else:
+                levels.pop()
+
+
+def _read(
+    fd: int, level: _Level, below: _Below, places: Collection[bytes]
+) -> list[tuple[_Change | None, _Level | None]]:
+    """What is in one directory, sorted by name."""
+    found: dict[bytes, tuple[_Change | None, _Level | None]] = {}
+    for name in (os.fsencode(text) for text in os.listdir(fd)):
+        status = look(fd, name)
+        if status is None:
+            continue
+        path = level.path + b"/" + name
+        change, visible = _compare(fd, path, name, status, below, hidden=level.opaque, places=places)
+        deeper = None
+        if stat.S_ISDIR(status.st_mode):
+            deeper = _Level(path, visible, level.opaque or (change is not None and change.hides))
+        found[name] = change, deeper
+    if level.opaque:
+        found |= {change.name: (change, None) for change in below.lost(fd, level.path)}
+    return [found[name] for name in sorted(found)]
 
 
 class _Below:
