@@ -8,6 +8,8 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
+from enisle.images.batches import batches
+
 _PIECES = 8
 _BATCH_BYTES = 1 << 18  # smaller pieces go together: each change of threads costs
 
@@ -25,17 +27,9 @@ class Inlet:
 
     async def feed(self, source: AsyncIterator[bytes]) -> None:
         """Pass on all of the source; a failure of the source is raised by the reader."""
-        batch: list[bytes] = []
-        size = 0
         try:
-            async for piece in source:
-                batch.append(piece)
-                size += len(piece)
-                if size >= _BATCH_BYTES:
-                    await self._put(b"".join(batch))
-                    batch, size = [], 0
-            if size:
-                await self._put(b"".join(batch))
+            async for batch in batches(source, _BATCH_BYTES):
+                await self._put(batch)
             await self._put(None)
         except Exception as error:
             await self._put(error)

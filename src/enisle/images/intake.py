@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from enisle.cleanup import to_the_end
+from enisle.images.batches import batches
 from enisle.images.content import storage_errors
 from enisle.images.ingest import Parts, Taken, Wanted, at_once, place
 from enisle.images.layer_job import LayerJob, LayerResult, verify
@@ -57,16 +58,9 @@ class Intake:
 
     async def take(self, source: AsyncIterator[bytes]) -> None:
         """Feed it all of a stream. Failures of the stream are its own; those of the layer are raised as such."""
-        batch: list[bytes] = []
-        size = 0
         try:
-            async for piece in source:
-                batch.append(piece)
-                size += len(piece)
-                if size >= _BATCH_BYTES:
-                    await self._write(b"".join(batch))
-                    batch, size = [], 0
-            await self._write(b"".join(batch))
+            async for batch in batches(source, _BATCH_BYTES):
+                await self._write(batch)
             self.feed.finish()
         except BrokenPipeError:
             await self._working
