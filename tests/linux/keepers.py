@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from enisle.drivers import pages_library
+from enisle.drivers import native
 from enisle.wire import frames
 from enisle.wire.plans import ContainerPlan, LogPlan, MountPlan, ProcessPlan, to_json
 
@@ -90,8 +90,9 @@ class Peer:
 class Host:
     """A launcher, a busybox image, and a directory for everything."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, with_compiled: bool = True) -> None:
         self.directory = directory
+        self.with_compiled = with_compiled
         self.run_root = directory / "run"
         self.run_root.mkdir()
         self.layer = directory / "layer"
@@ -102,10 +103,10 @@ class Host:
         self.start_launcher()
 
     def start_launcher(self) -> None:
-        library = pages_library.ensure(self.run_root)
-        assert library is not None
+        compiled = native.ensure(self.run_root)
+        assert compiled.pages is not None and compiled.enter is not None
         program = [sys.executable, "-I", "-S", str(SOURCE / "enisle/launcher/main.py")]
-        command = [*program, str(self.run_root), str(library)]
+        command = [*program, str(self.run_root), *(compiled.words() if self.with_compiled else [])]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.launcher = connect(self.run_root / "launcher.sock", self._process)

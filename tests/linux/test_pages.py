@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from enisle.drivers import pages_library
+from enisle.drivers import native
 from enisle.wire.plans import to_json
-from tests.linux.keepers import host
+from tests.linux.keepers import SOURCE, host
 
 PROGRAM = """
 import gc, os, sys
@@ -40,9 +40,8 @@ os._exit(0)
 
 
 def test_touched_pages_are_dropped_and_nothing_changes(tmp_path: Path) -> None:
-    library = pages_library.ensure(tmp_path)
-    source = Path(pages_library.SOURCE).parents[2]
-    command = [sys.executable, "-I", "-S", "-c", PROGRAM, str(library), str(source)]
+    library = native.ensure(tmp_path).pages
+    command = [sys.executable, "-I", "-S", "-c", PROGRAM, str(library), str(SOURCE)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     dropped, touched, left, again = map(int, done.stdout.split())
     assert dropped * 4 > 2000  # 50,000 strings of some 60 bytes are 3 MB

@@ -12,8 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import enisle
-from enisle.drivers import pages_library
+from enisle.drivers import native
 from enisle.drivers.channel import Channel, connect
+from enisle.drivers.native import Native
 from enisle.errors import Unavailable
 from enisle.wire.plans import GENERATION
 
@@ -25,14 +26,10 @@ _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 log = logging.getLogger(__name__)
 
 
-def command(run_root: Path, library: Path | None = None) -> list[str]:
-    """The command that becomes the launcher: isolated (-I), without site-packages (-S), by path.
-
-    ``library``: launcher/pages.c, compiled.
-    """
+def command(run_root: Path, compiled: Native) -> list[str]:
+    """The command that becomes the launcher: isolated (-I), without site-packages (-S), by path."""
     package = Path(enisle.__file__ or "").parent
-    program = [sys.executable, "-I", "-S", str(package / "launcher" / "main.py"), str(run_root)]
-    return [*program, str(library)] if library is not None else program
+    return [sys.executable, "-I", "-S", str(package / "launcher" / "main.py"), str(run_root), *compiled.words()]
 
 
 class LauncherClient:
@@ -131,10 +128,10 @@ class LauncherClient:
         self._run_root.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             os.unlink(self._path)
-        library = await asyncio.to_thread(pages_library.ensure, self._run_root)
+        compiled = await asyncio.to_thread(native.ensure, self._run_root)
         with open(self._run_root / "launcher.log", "ab", buffering=0) as errors:
             process = subprocess.Popen(  # noqa: ASYNC220 - once per host uptime, and it returns after vfork and exec
-                command(self._run_root, library),
+                command(self._run_root, compiled),
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,

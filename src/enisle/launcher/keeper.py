@@ -37,13 +37,13 @@ Request = tuple[Connection, Message]
 MakeWall = Callable[[str, EpollLoop, str], Wall]
 
 
-def make_wall(kind: str, loop: EpollLoop, run_dir: str, reserve: Reserve | None = None) -> Wall:
-    """The wall of that name; all modules but our own container's are loaded where they are wanted. ``reserve`` goes to
-    it."""
+def make_wall(kind: str, loop: EpollLoop, run_dir: str, reserve: Reserve | None = None, entering: int = -1) -> Wall:
+    """The wall of that name; all modules but our own container's are loaded where they are wanted. ``reserve`` and
+    ``entering`` go to it."""
     if kind == "container":
         from enisle.launcher.container.wall import ContainerWall  # loaded by the launcher already
 
-        return ContainerWall(loop, run_dir, reserve)
+        return ContainerWall(loop, run_dir, reserve, entering)
     if reserve is not None:
         reserve.discard()
     if kind == "oci":

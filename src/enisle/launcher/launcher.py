@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import gc
 import os
@@ -23,6 +24,7 @@ from enisle.wire.frames import Decoder, Message, close_all, encode, receive
 from enisle.wire.plans import GENERATION, ContainerPlan, MountPlan, NicPlan, ProcessPlan, from_json, to_json
 
 SOCKET_NAME = "launcher.sock"
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _REPLENISH_S = 0.004  # not at once: the start just asked for needs the processor more
 
 
@@ -67,11 +69,13 @@ class Spare:
 class Launcher:
     """Listens on ``<run_root>/launcher.sock``. It keeps no state: it may be killed and started again at any time.
 
-    ``library``: pages.c, compiled; without it keepers are larger.
+    ``library``: pages.c, compiled; without it keepers are larger. ``enter``: container/enter.c; without it execs take
+    longer.
     """
 
-    def __init__(self, run_root: str, library: str = "") -> None:
+    def __init__(self, run_root: str, library: str = "", enter: str = "") -> None:
         self._library = library
+        self._entering = sealed_copy(enter) if enter else -1
         self._pages: SharedPages | None = None
         self._loop = EpollLoop()
         self._path = os.path.join(run_root, SOCKET_NAME)
@@ -100,7 +104,7 @@ class Launcher:
             while self._running:
                 self._loop.run_once()
         except BecomeKeeper as forked:
-            live(forked.job, forked.orders, self._sample, self._pages)
+            live(forked.job, forked.orders, self._sample, self._pages, self._entering)
 
     def _accept(self) -> None:
         try:
@@ -211,10 +215,27 @@ def shared_pages(library: str) -> SharedPages | None:
         return None
 
 
-def live(job: Job | None, orders: socket.socket | None, packed: bytes, pages: SharedPages | None) -> None:
+def sealed_copy(program: str) -> int:
+    """A descriptor of a program in memory that nobody can write, whoever finds it as /proc/PID/exe (CVE-2019-5736); -1,
+    and a line in the log, where that cannot be."""
+    try:
+        copy = os.memfd_create("enisle-enter", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        with open(program, "rb", buffering=0) as source:
+            while os.sendfile(copy, source.fileno(), None, 1 << 24):
+                pass
+        fcntl.fcntl(copy, fcntl.F_ADD_SEALS, _SEALS)
+    except OSError:
+        report_exception()
+        return -1
+    return copy
+
+
+def live(
+    job: Job | None, orders: socket.socket | None, packed: bytes, pages: SharedPages | None, entering: int
+) -> None:
     """The whole life of a keeper, or spare keeper, in the process forked for it. Does not return.
 
-    ``packed``: a plan for practice.
+    ``packed``: a plan for practice. ``entering``: as of :func:`sealed_copy`.
     """
     status = 1
     try:
@@ -222,7 +243,8 @@ def live(job: Job | None, orders: socket.socket | None, packed: bytes, pages: Sh
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.setsid()
         kept = [sock.fileno() for sock in (job and job.sock, orders) if sock]
-        keep_only([*kept, pages.fd] if pages is not None else kept)
+        kept += [fd for fd in (pages.fd if pages is not None else -1, entering) if fd >= 0]
+        keep_only(kept)
         loop = EpollLoop()
         reserve: Reserve | None = None
         if job is None and orders is not None:
@@ -233,7 +255,7 @@ def live(job: Job | None, orders: socket.socket | None, packed: bytes, pages: Sh
             job = wait_for_job(orders)
         if job is not None:
             set_process_name(f"keeper:{job.instance[:8]}")
-            walls = functools.partial(make_wall, reserve=reserve)
+            walls = functools.partial(make_wall, reserve=reserve, entering=entering)
             keeper = Keeper(loop, job.instance, job.run_dir, walls=walls, pages=pages)
             keeper.adopt(job.sock)
             loop.run()

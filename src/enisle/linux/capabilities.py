@@ -46,12 +46,12 @@ def last_capability() -> int:
         return len(NAMES) - 1
 
 
-_LAST = last_capability()  # read when imported: a process inside an instance must not trust its /proc
+LAST = last_capability()  # read when imported: a process inside an instance must not trust its /proc
 
 
 def mask(names: Iterable[str]) -> int:
     """The bit set of those names; a name this kernel does not know is left out. KeyError for one that is none."""
-    return sum(1 << _NUMBERS[name] for name in set(names) if _NUMBERS[name] <= _LAST)
+    return sum(1 << _NUMBERS[name] for name in set(names) if _NUMBERS[name] <= LAST)
 
 
 def effective() -> int:
@@ -66,9 +66,14 @@ def effective() -> int:
 _OWN = effective()
 
 
+def held(wanted: int) -> int:
+    """What of a bit set this process could give on."""
+    return wanted & _OWN
+
+
 def limit_bounding(keep: int) -> None:
     """Drop from the bounding set all that is not in ``keep``, and clear the ambient set. Needs CAP_SETPCAP."""
-    for number in range(_LAST + 1):
+    for number in range(LAST + 1):
         if not keep & 1 << number:
             prctl(PR_CAPBSET_DROP, number)
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
@@ -76,7 +81,7 @@ def limit_bounding(keep: int) -> None:
 
 def set_current(keep: int) -> None:
     """Permitted and effective become ``keep`` as far as we have it, inheritable none (CVE-2022-24769)."""
-    keep &= _OWN
+    keep = held(keep)
     header = _Header(_VERSION_3, 0)
     low, high = keep & 0xFFFFFFFF, keep >> 32
     data = (_Data * 2)(_Data(low, low, 0), _Data(high, high, 0))

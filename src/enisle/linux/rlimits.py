@@ -37,13 +37,18 @@ def settable(limits: Iterable[list[Any]]) -> tuple[list[list[Any]], list[str]]:
     return found, warnings
 
 
-def _clamped(name: str, soft: int, hard: int, warnings: list[str]) -> tuple[int, int]:
-    clamped = _lower(hard, resource.getrlimit(NUMBERS[name])[1])
-    warnings.append(
-        f"ulimit {name.lower()} is {_shown(clamped)}, not {_shown(hard)}: "
+def clamped(name: str, to: int, hard: int) -> str:
+    """The warning for a limit that is lower than it was to be."""
+    return (
+        f"ulimit {name.lower()} is {_shown(to)}, not {_shown(hard)}: "
         "Enisle runs without CAP_SYS_RESOURCE and cannot raise it"
     )
-    return _lower(soft, clamped), clamped
+
+
+def _clamped(name: str, soft: int, hard: int, warnings: list[str]) -> tuple[int, int]:
+    highest = _lower(hard, resource.getrlimit(NUMBERS[name])[1])
+    warnings.append(clamped(name, highest, hard))
+    return _lower(soft, highest), highest
 
 
 def _lower(left: int, right: int) -> int:

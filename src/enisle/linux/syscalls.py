@@ -138,15 +138,16 @@ def set_process_name(name: str) -> None:
         raise fail("process name")
 
 
+class _SockFprog(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+
 def set_seccomp_filter(program: bytes) -> None:
     """Install a BPF filter, given as an array of struct sock_filter, for this thread and what it execs."""
-
-    class SockFprog(ctypes.Structure):
-        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
-
     buffer = ctypes.create_string_buffer(program, len(program))
-    header = SockFprog(len(program) // 8, ctypes.addressof(buffer))
-    prctl(PR_SET_SECCOMP, 2, ctypes.addressof(header))
+    header = _SockFprog(len(program) // 8, ctypes.addressof(buffer))
+    if _prctl(PR_SET_SECCOMP, 2, ctypes.addressof(header), 0, 0) < 0:
+        raise fail("seccomp filter")
 
 
 def join_new_session_keyring() -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from enisle.launcher.container import identity, reaper
-from enisle.launcher.container.failure import Channel, ChildFailure, describe
+from enisle.launcher.container.failure import Channel, ChildFailure, describe, reason_of
 from enisle.launcher.container.root import Root
 from enisle.linux import capabilities, rlimits, terminals
 from enisle.linux.syscalls import (
@@ -85,7 +85,9 @@ def execute(
     root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     root = Root(root_fd)
     who = identity.resolve(process.user, process.groups, root.read)
-    environment = _environment(process.env, who.home)
+    environment = environment_of(process.env)
+    if not environment.get(b"HOME"):
+        environment[b"HOME"] = os.fsencode(who.home)
     cwd_fd = _working_directory(root, process.cwd or "/")
     warnings += rlimits.set_limits(process.rlimits)
     _own_stdio(who)
@@ -138,7 +140,7 @@ def _enter_directory(cwd_fd: int, path: str) -> None:
         os.fchdir(cwd_fd)
         inside = os.getcwd()
     except OSError as error:
-        raise ChildFailure(f'chdir to cwd ("{path}") set in config.json failed: {describe(error)}') from error
+        raise ChildFailure(f'chdir to cwd ("{path}") set in config.json failed: {reason_of(error)}') from error
     os.close(cwd_fd)
     if not inside.startswith("/"):
         raise ChildFailure(f'chdir to cwd ("{path}") set in config.json failed: it is outside of the root')
@@ -153,7 +155,7 @@ def _working_directory(root: Root, path: str) -> int:
         reason = f'chdir to cwd ("{path}") set in config.json failed: no such file or directory'
         raise ChildFailure(reason, exit_code=127) from error
     except OSError as error:
-        raise ChildFailure(f'chdir to cwd ("{path}") set in config.json failed: {describe(error)}') from error
+        raise ChildFailure(f'chdir to cwd ("{path}") set in config.json failed: {reason_of(error)}') from error
 
 
 def _own_stdio(who: identity.Identity) -> None:
@@ -167,14 +169,13 @@ def _own_stdio(who: identity.Identity) -> None:
             os.fchown(fd, who.uid, -1)
 
 
-def _environment(words: list[str], home: str) -> dict[bytes, bytes]:
+def environment_of(words: list[str]) -> dict[bytes, bytes]:
+    """The variables of "KEY=value" words; of several for a key the last one counts."""
     found: dict[bytes, bytes] = {}
     for word in words:
         key, separator, value = os.fsencode(word).partition(b"=")
         if key and separator:
             found[key] = value
-    if not found.get(b"HOME"):
-        found[b"HOME"] = os.fsencode(home)
     return found
 
 
@@ -212,7 +213,7 @@ def _replace(command: str, path: str, argv: list[bytes], environment: dict[bytes
     except FileNotFoundError as error:
         raise ChildFailure(f'exec: "{command}": stat {path}: no such file or directory', exit_code=127) from error
     except OSError as error:
-        raise ChildFailure(f'exec: "{command}": {describe(OSError(error.errno, ""))}', exit_code=126) from error
+        raise ChildFailure(f'exec: "{command}": {reason_of(error)}', exit_code=126) from error
     if stat.S_ISDIR(mode):
         raise ChildFailure(f'exec: "{command}": is a directory', exit_code=126)
     if not mode & 0o111:
@@ -223,7 +224,7 @@ def _replace(command: str, path: str, argv: list[bytes], environment: dict[bytes
         reason = "no such file or directory (the interpreter it names is missing)"
         raise ChildFailure(f'exec: "{command}": {reason}', exit_code=127) from error
     except OSError as error:
-        raise ChildFailure(f'exec: "{command}": {describe(OSError(error.errno, ""))}', exit_code=126) from error
+        raise ChildFailure(f'exec: "{command}": {reason_of(error)}', exit_code=126) from error
 
 
 def open_container_ptmx() -> int:

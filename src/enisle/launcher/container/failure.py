@@ -37,6 +37,11 @@ def describe(error: BaseException) -> str:
     return str(error) or repr(error)
 
 
+def reason_of(error: OSError) -> str:
+    """Why the call failed, in lower case, without what it was called for."""
+    return os.strerror(error.errno or 0).lower()
+
+
 class Channel:
     """The child's end of the socket to its keeper: one JSON object per packet. Closed by exec, which is the news."""
 

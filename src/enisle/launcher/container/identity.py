@@ -21,6 +21,14 @@ Read = Callable[[str, int], bytes]
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """What names a user or a group: a number, or else a name."""
+
+    name: str
+    number: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """``groups`` holds all supplementary ones, the primary included."""
 
@@ -62,13 +70,31 @@ def resolve(user: str, extra_groups: Sequence[str], read: Read) -> Identity:
     return Identity(account.uid, gid, tuple(dict.fromkeys(groups)), account.home or "/")
 
 
+def words(user: str, extra_groups: Sequence[str]) -> tuple[Word, Word | None, list[str]]:
+    """The user, the group and the further groups as words, for who looks them up. ChildFailure as of ``resolve``."""
+    user_word, colon, group_word = user.partition(":")
+    user_word = user_word or "0"
+    group = Word(group_word, _number(group_word, "gid")) if colon and group_word else None
+    for word in extra_groups:
+        _number(word, "gid")
+    return Word(user_word, _number(user_word, "uid")), group, list(extra_groups)
+
+
+def no_user(word: str) -> ChildFailure:
+    return ChildFailure(f"unable to find user {word}: no matching entries in passwd file", exit_code=126, whole=True)
+
+
+def no_group(word: str) -> ChildFailure:
+    return ChildFailure(f"Unable to find group {word}: no matching entries in group file", exit_code=126, whole=True)
+
+
 def _account(word: str, read: Read) -> _Account:
     number = _number(word, "uid")
     for account in _accounts(read):
         if (number is not None and account.uid == number) or (number is None and account.name == word):
             return account
     if number is None:
-        raise ChildFailure(f"unable to find user {word}: no matching entries in passwd file", exit_code=126, whole=True)
+        raise no_user(word)
     return _Account("", number, 0, "/")
 
 
@@ -79,7 +105,7 @@ def _group_id(word: str, read: Read) -> int:
     for entry in _groups(read):
         if entry.name == word:
             return entry.gid
-    raise ChildFailure(f"Unable to find group {word}: no matching entries in group file", exit_code=126, whole=True)
+    raise no_group(word)
 
 
 def _number(word: str, what: str) -> int | None:

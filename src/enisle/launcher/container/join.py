@@ -35,7 +35,8 @@ from enisle.linux.syscalls import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, join_new_se
 from enisle.wire.plans import ProcessPlan
 
 _CHANNEL = 3
-_ALL = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
+ALL = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
+"""The namespaces that one joins by itself; that for pids is one's parent's to choose."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,7 +89,7 @@ def become_further_process(process: ProcessPlan, entry: Entry) -> NoReturn:
 
 
 def _namespaces(entry: Entry) -> int:
-    flags = _ALL | (CLONE_NEWUSER if entry.has_own_users else 0)
+    flags = ALL | (CLONE_NEWUSER if entry.has_own_users else 0)
     return flags | (CLONE_NEWPID if entry.hidden else 0)  # which is for children: see _appear
 
 

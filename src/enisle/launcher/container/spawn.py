@@ -16,6 +16,7 @@ from enisle.linux.namespaces import Child
 from enisle.wire.frames import close_all
 
 if TYPE_CHECKING:
+    from enisle.launcher.container.enter import Entrance
     from enisle.launcher.loop import EpollLoop
 
 
@@ -50,12 +51,17 @@ class Spawn:
         self._error: WallError | None = None
         self._executing = False
         self.warnings: list[str] = []
+        self.entrance: Entrance | None = None  # who knows what the child's figures mean
         self.root_fd = -1  # the root file system, where it is a new mount; the caller's to keep
 
     @property
     def channel_fd(self) -> int:
         """The child's end."""
         return self._theirs.fileno()
+
+    def say(self, data: bytes) -> None:
+        """Send the child a packet, which may wait for it to be born."""
+        self._ours.send(data)
 
     def adopt(self, channel: socket.socket) -> None:
         """Follow a child that was born with a channel of its own."""
@@ -122,6 +128,10 @@ class Spawn:
         close_all(fds)
         self.warnings += message.get("warnings", [])
         self._executing = self._executing or bool(message.get("exec"))
+        if self.entrance is not None and ("clamped" in message or "oom_score" in message):
+            self.warnings.append(self.entrance.warning(message))
+        if self.entrance is not None and "stage" in message:
+            self._error = self.entrance.failure(message)
         if "error" in message:
             self._error = WallError(message["kind"], message["error"], message["exit_code"])
 

@@ -8,11 +8,12 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from enisle.launcher.container import devices, userns
+from enisle.launcher.container import devices, enter, userns
 from enisle.launcher.container.child import Birth, become_first_process
-from enisle.launcher.container.failure import PREFIX_CREATE
+from enisle.launcher.container.enter import Entrance
+from enisle.launcher.container.failure import PREFIX_CREATE, PREFIX_EXEC, ChildFailure
 from enisle.launcher.container.host import HostContainer
-from enisle.launcher.container.join import Entry, become_further_process
+from enisle.launcher.container.join import ALL, Entry, become_further_process
 from enisle.launcher.container.reserve import Reserve, suits
 from enisle.launcher.container.session import ContainerSession
 from enisle.launcher.container.spawn import Spawn
@@ -43,10 +44,11 @@ _GIVE_UP_S = 1.0  # from a child's loss of its namespaces to its end; mostly wel
 class ContainerWall(HostContainer):
     """One container, made by ourselves. Its pidfd, cgroup and links are owned here; processes are the kernel's."""
 
-    def __init__(self, loop: EpollLoop, run_dir: str, reserve: Reserve | None = None) -> None:
-        """``reserve`` becomes ours."""
+    def __init__(self, loop: EpollLoop, run_dir: str, reserve: Reserve | None = None, entering: int = -1) -> None:
+        """``reserve`` becomes ours. ``entering``: a descriptor of enter.c, compiled; -1 where there is none."""
         super().__init__(loop, run_dir)
         self._reserve = reserve
+        self._entering = entering
         self._init_pidfd = -1
         # Its root_fd is never closed: the last reference to an overlay writes out the whole file system below it. So
         # that goes with this keeper, and neither the program's end nor the report of it wait for the disk.
@@ -192,11 +194,15 @@ class ContainerWall(HostContainer):
     ) -> None:
         plan, group = self._running()
         spawn = Spawn(self._loop, events, terminal=process.terminal, stdin=process.stdin, done=done)
+        inside = plan.namespaces.pid != "host"
+        hidden = inside and "SYS_PTRACE" in plan.process.capabilities and not userns.is_wanted(plan)
+        if self._entering >= 0 and not hidden and not userns.is_wanted(plan):
+            entrance = Entrance(plan.id, process, group.doors(), ALL)
+            if self._enter(entrance, spawn, inside=inside):
+                return
         cgroup_fd = group.directory_fd()
         if userns.is_wanted(plan):
             userns.own_stdio(spawn.stdio, plan.namespaces)
-        inside = plan.namespaces.pid != "host"
-        hidden = inside and "SYS_PTRACE" in plan.process.capabilities and not userns.is_wanted(plan)
         try:
             if inside and not hidden:
                 self._enter_pid_namespace(self._init_pidfd)
@@ -221,6 +227,31 @@ class ContainerWall(HostContainer):
             spawn.abandon(WallError("conflict", f"container {plan.id} is not running: {error.strerror}", 128))
             return
         spawn.forked(child)
+
+    def _enter(self, entrance: Entrance, spawn: Spawn, *, inside: bool) -> bool:
+        """Have enter.c do it. False when that cannot take all that is to be said."""
+        try:
+            request = entrance.request()
+            if request is None:
+                return False
+            spawn.say(request)
+            spawn.entrance = entrance
+            if inside:
+                self._enter_pid_namespace(self._init_pidfd)
+            try:
+                child = enter.start(self._entering, spawn.channel_fd, self._init_pidfd, spawn.stdio)
+            finally:
+                if inside:
+                    self._leave_pid_namespace()
+        except ChildFailure as error:
+            spawn.abandon(WallError(error.kind, error.sentence(PREFIX_EXEC), error.exit_code))
+        except OSError as error:
+            spawn.abandon(
+                WallError("conflict", f"container {entrance.instance_id} is not running: {error.strerror}", 128)
+            )
+        else:
+            spawn.forked(child)
+        return True
 
     # --- acting ----------------------------------------------------------------------------------------------------
 

@@ -60,6 +60,10 @@ class Group(ABC):
         """Move a process into it; 0 is the caller, which has one thread only."""
 
     @abstractmethod
+    def doors(self) -> list[str]:
+        """The files by which a process that has one thread moves itself into it, writing "0" to each."""
+
+    @abstractmethod
     def pids(self) -> list[int]:
         """Every process in it and below."""
 

@@ -95,12 +95,14 @@ class V1Group(Group):
             os.close(fd)
 
     def add(self, pid: int) -> None:
-        """The caller itself, single-threaded, is moved by ``tasks``: only then does the kernel need no lock over all
-        processes, for which it may wait 10 ms for a grace period (kernel/cgroup/cgroup.c, cgroup_procs_write_start).
+        for file in [f"{directory}/cgroup.procs" for directory in self.directories()] if pid else self.doors():
+            write_file(file, str(pid))
+
+    def doors(self) -> list[str]:
+        """By ``tasks`` the kernel needs no lock over all processes, for which it may wait 10 ms for a grace period
+        (kernel/cgroup/cgroup.c, cgroup_procs_write_start).
         """
-        file = "cgroup.procs" if pid else "tasks"
-        for directory in self.directories():
-            write_file(f"{directory}/{file}", str(pid))
+        return [f"{directory}/tasks" for directory in self.directories()]
 
     def pids(self) -> list[int]:
         for name in ("pids", "freezer", "devices", "memory"):

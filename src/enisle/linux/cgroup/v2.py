@@ -84,6 +84,9 @@ class V2Group(Group):
     def add(self, pid: int) -> None:
         write_file(f"{self._directory}/cgroup.procs", str(pid))
 
+    def doors(self) -> list[str]:
+        return [f"{self._directory}/cgroup.procs"]
+
     def pids(self) -> list[int]:
         return read_pids(self._directory)
 

@@ -1,0 +1,201 @@
+"""The keeper's side of enter.c: what that is told to do, how it is started, and what its failures mean in words."""
+
+from __future__ import annotations
+
+import binascii
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from enisle.launcher.container import identity
+from enisle.launcher.container.execute import DEFAULT_PATH, environment_of
+from enisle.launcher.container.failure import MAX_PACKET_BYTES, PREFIX_EXEC, ChildFailure, reason_of
+from enisle.launcher.wall import WallError
+from enisle.linux import capabilities, rlimits
+from enisle.linux.namespaces import Child
+from enisle.wire.frames import close_all
+from enisle.wire.plans import ProcessPlan
+
+_CHANNEL, _FIRST_PROCESS = 3, 4
+_LOWEST_FREE = 5  # of the descriptors that it is started with, none may lie where another is to be
+
+
+class _Flag(IntEnum):
+    TERMINAL = 1
+    NO_NEW_PRIVS = 2
+    NUMERIC_USER = 4
+    NUMERIC_GROUP = 8
+    HAS_GROUP = 16
+    WANTS_HOME = 32
+
+
+class _Stage(IntEnum):
+    """Where it failed (enum stage in enter.c)."""
+
+    REQUEST = 1
+    KEYRING = 2
+    CGROUP = 3
+    NAMESPACES = 4
+    TERMINAL = 5
+    PTMX = 6
+    USER = 7
+    GROUP = 8
+    ROOT = 9
+    DIRECTORY = 10
+    LIMIT = 11
+    STDIO = 12
+    IDENTITY = 13
+    ENTER_DIRECTORY = 14
+    OUTSIDE = 15
+    CAPABILITIES = 16
+    FILTER = 17
+    NOT_ON_PATH = 18
+    DENIED = 19
+    STATUS = 20
+    IS_DIRECTORY = 21
+    EXEC = 22
+
+
+@dataclass(slots=True)
+class Entrance:
+    """One process to be: ``doors`` are the files that move it into the container's cgroup, ``namespaces`` what it joins
+    of the first process."""
+
+    instance_id: str
+    process: ProcessPlan
+    doors: list[str]
+    namespaces: int
+
+    def request(self) -> bytes | None:
+        """What enter.c reads; None when it is longer than a packet. ChildFailure for what can never be."""
+        process = self.process
+        user, group, more = identity.words(process.user, process.groups)
+        flags = _Flag.TERMINAL if process.terminal else 0
+        flags |= _Flag.NO_NEW_PRIVS if process.no_new_privileges else 0
+        flags |= _Flag.NUMERIC_USER if user.number is not None else 0
+        flags |= _Flag.HAS_GROUP if group is not None else 0
+        flags |= _Flag.NUMERIC_GROUP if group is not None and group.number is not None else 0
+        environment = environment_of(process.env)
+        flags |= _Flag.WANTS_HOME if not environment.get(b"HOME") else 0
+        if flags & _Flag.WANTS_HOME:
+            environment.pop(b"HOME", None)
+        if not process.args or not process.args[0]:
+            raise ChildFailure("no command specified", exit_code=127)
+        keep = capabilities.mask(process.capabilities)
+        numbers = [flags, self.namespaces, process.oom_score_adj & 0xFFFFFFFF, process.umask, *process.terminal_size]
+        numbers += [user.number or 0, (group.number if group is not None else 0) or 0, capabilities.LAST]
+        parts = [struct.pack(f"={len(numbers)}I", *numbers)]
+        with_filter = keep | capabilities.mask(["SYS_ADMIN"])
+        parts.append(struct.pack("=QQQ", keep, capabilities.held(keep), capabilities.held(with_filter)))
+        parts.append(struct.pack("=I", len(process.rlimits)))
+        parts += [struct.pack("=Iqq", rlimits.NUMBERS[name], soft, hard) for name, soft, hard in process.rlimits]
+        path = environment.get(b"PATH", DEFAULT_PATH.encode())
+        for text in (user.name, group.name if group is not None else "", process.cwd or "/"):
+            parts.append(_text(os.fsencode(text)))
+        parts.append(_text(path))
+        parts += [_texts(map(os.fsencode, self.doors)), _texts(os.fsencode(word) for word in more)]
+        parts.append(_texts(map(os.fsencode, process.args)))
+        parts.append(_texts(key + b"=" + value for key, value in environment.items()))
+        program = binascii.a2b_base64(process.seccomp_bpf)
+        parts += [struct.pack("=I", len(program)), program]
+        data = b"".join(parts)
+        return data if len(data) <= MAX_PACKET_BYTES else None
+
+    def failure(self, message: dict[str, Any]) -> WallError:
+        """What a failure that it told of means."""
+        error = self._failure(_Stage(message["stage"]), int(message["errno"]), int(message["which"]))
+        return WallError(error.kind, error.sentence(PREFIX_EXEC), error.exit_code)
+
+    def _failure(self, stage: _Stage, number: int, which: int) -> ChildFailure:
+        process = self.process
+        command, directory = (process.args or [""])[0], process.cwd or "/"
+        reason = reason_of(OSError(number, ""))
+        match stage:
+            case _Stage.USER if not number:
+                return identity.no_user(process.user.partition(":")[0])
+            case _Stage.GROUP if not number:
+                return identity.no_group(process.groups[which - 1] if which else process.user.partition(":")[2])
+            case _Stage.DIRECTORY | _Stage.ENTER_DIRECTORY:
+                missing = stage is _Stage.DIRECTORY and number == errno.ENOENT
+                text = f'chdir to cwd ("{directory}") set in config.json failed: {reason}'
+                return ChildFailure(text, exit_code=127 if missing else 128)
+            case _Stage.OUTSIDE:
+                return ChildFailure(
+                    f'chdir to cwd ("{directory}") set in config.json failed: it is outside of the root'
+                )
+            case _Stage.PTMX:
+                return ChildFailure("/dev/pts/ptmx of the instance is no terminal multiplexer")
+            case _Stage.NOT_ON_PATH:
+                return ChildFailure(f'exec: "{command}": executable file not found in $PATH', exit_code=127)
+            case _Stage.DENIED:
+                return ChildFailure(f'exec: "{command}": permission denied', exit_code=126)
+            case _Stage.IS_DIRECTORY:
+                return ChildFailure(f'exec: "{command}": is a directory', exit_code=126)
+            case _Stage.STATUS if number == errno.ENOENT:
+                return ChildFailure(f'exec: "{command}": stat {command}: {reason}', exit_code=127)
+            case _Stage.EXEC if number == errno.ENOENT:
+                what = "no such file or directory (the interpreter it names is missing)"
+                return ChildFailure(f'exec: "{command}": {what}', exit_code=127)
+            case _Stage.STATUS | _Stage.EXEC:
+                return ChildFailure(f'exec: "{command}": {reason}', exit_code=126)
+            case _Stage.CGROUP:
+                return ChildFailure(f"{self.doors[which]}: {reason}")
+            case _Stage.LIMIT:
+                return ChildFailure(f"ulimit {process.rlimits[which][0].lower()}: {reason}")
+            case _Stage.NAMESPACES:
+                return ChildFailure(f"setns {self.namespaces:#x}: {reason}")
+            case _Stage.FILTER:
+                return ChildFailure(f"seccomp filter: {reason}")
+            case _:
+                return ChildFailure(f"{stage.name.lower()}: {reason}")
+
+    def warning(self, message: dict[str, Any]) -> str:
+        """What it told of that it could not do, and went on."""
+        if "clamped" in message:
+            name, _soft, hard = self.process.rlimits[message["clamped"]]
+            return rlimits.clamped(name, int(message["to"]), hard)
+        reason = reason_of(OSError(message["oom_score"], ""))
+        return f"oom_score_adj {self.process.oom_score_adj} is not set: {reason}"
+
+
+def start(program: int, channel: int, first_process: int, stdio: list[int]) -> Child:
+    """Start enter.c, of which ``program`` is a descriptor, with these descriptors. OSError.
+
+    The C library does that without a copy of our memory (posix_spawn(3)).
+    """
+    given = [program, channel, first_process, *stdio]
+    moved = [_above(fd) for fd in given]
+    try:
+        targets = (_CHANNEL, _FIRST_PROCESS, 0, 1, 2)
+        actions: list[tuple[Any, ...]] = [
+            (os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip(moved[1:], targets, strict=False)
+        ]
+        if not stdio:
+            actions.append((os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0))
+            actions += [(os.POSIX_SPAWN_DUP2, 0, target) for target in (1, 2)]
+        pid = os.posix_spawn(f"/proc/self/fd/{moved[0]}", ["enisle-enter"], {}, file_actions=actions)
+    finally:
+        close_all([fd for fd in moved if fd not in given])
+    return Child(pid, os.pidfd_open(pid))
+
+
+def _above(fd: int) -> int:
+    """The descriptor, or a copy, where none of those to be made is."""
+    return fd if fd >= _LOWEST_FREE else fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOWEST_FREE)
+
+
+def _text(value: bytes) -> bytes:
+    """With its length before it and a NUL behind. ChildFailure when it holds one, which C would take for its end."""
+    if b"\0" in value:
+        raise ChildFailure(f"{os.fsdecode(value)!r} holds a NUL")
+    return struct.pack("=I", len(value)) + value + b"\0"
+
+
+def _texts(values: Iterable[bytes]) -> bytes:
+    texts = [_text(value) for value in values]
+    return struct.pack("=I", len(texts)) + b"".join(texts)
