@@ -194,10 +194,11 @@ class Enisle(Engine):
         if GUEST.is_dir():
             (self.root / "data").mkdir(mode=0o700)
             command("cp", "-a", "--sparse=always", str(GUEST), str(self.root / "data" / "guest"))
-        profiler = ["-m", "cProfile", "-o", str(self.profile)] if self.profile else []
+        profiled = ["-P", str(Path(__file__).with_name("profiled.py")), str(self.profile)]
+        program = profiled if self.profile else ["-m", "enisle.daemon.main"]
         roots = ["--data-root", str(self.root / "data"), "--run-root", str(self.root / "run")]
         settings = ["--socket", self.api_socket, "--config", str(self.root / "enisle.toml")]
-        return [sys.executable, *profiler, "-m", "enisle.daemon.main", *roots, *settings]
+        return [sys.executable, *program, *roots, *settings]
 
     def start(self, archive: Path) -> None:
         super().start(archive)

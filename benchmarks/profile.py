@@ -39,8 +39,7 @@ def profile(engine: Enisle, archive: Path, count: int) -> str:
         f"{lives} lives of `true` in {elapsed:.2f} s (under the profiler, median {median:.1f} ms); "
         f"enisled used {used / lives * 1000:.2f} ms of CPU for each.\n\n"
     )
-    if output.exists():
-        stats = pstats.Stats(str(output), stream=text)
-        stats.strip_dirs().sort_stats("tottime").print_stats(30)
-        output.unlink()
+    stats = pstats.Stats(str(output), stream=text)
+    stats.strip_dirs().sort_stats("tottime").print_stats(30)
+    output.unlink()
     return text.getvalue()

@@ -1,4 +1,4 @@
-"""docker exec by enter.c does what it does by Python alone: programs run as the same, or fail in the same words."""
+"""What enter.c begins, execs and first processes, is what Python alone begins: the same, or the same failure."""
 
 from __future__ import annotations
 
@@ -90,8 +90,19 @@ def run(keeper: Peer, process: ProcessPlan) -> Any:
         ours.close()
 
 
+def first(host: Host, args: tuple[str, ...], fields: dict[str, Any]) -> Any:
+    """The same of a container's first process."""
+    try:
+        return host.run(host.plan(*args, **fields))
+    except Failed as error:
+        return error.kind, error.exit_code, str(error)
+
+
 def both(hosts: list[tuple[Host, Peer]], *args: str, **fields: Any) -> Any:
+    """What becomes of an exec; that and a first process are the same with enter.c and without."""
     fields = {"env": ["PATH=/bin:/usr/bin"], "capabilities": list(CAPABILITIES), **fields}
+    quick, plain = (first(host, args, fields) for host, _keeper in hosts)
+    assert quick == plain
     quick, plain = (run(keeper, ProcessPlan(args=list(args), **fields)) for _host, keeper in hosts)
     assert quick == plain
     return quick

@@ -16,7 +16,7 @@ from enisle.launcher.connection import Connection, listen, peer_is_root
 from enisle.launcher.execs import Execs
 from enisle.launcher.log import JsonFileLog, LocalLog, Log
 from enisle.launcher.loop import EpollLoop, report_exception
-from enisle.launcher.pages import SharedPages
+from enisle.launcher.pages import Kind, SharedPages
 from enisle.launcher.relay import Relays
 from enisle.launcher.stdio import Stdio
 from enisle.launcher.wall import Session, Wall, WallError
@@ -236,7 +236,15 @@ class Keeper:
         self._status.update(state="running", pid=result.pid, started_at=time.time_ns(), warnings=warnings)
         connection.answer(message, {name: self._status[name] for name in ("pid", "started_at", "warnings")})
         self._stdio.started(result)
+        if self._pages is not None and self._pages.learns(Kind.KEEPER):
+            self._loop.call_later(0, self._learn)
         self._settle_in(_SETTLE_S)
+
+    def _learn(self) -> None:
+        assert self._pages is not None
+        pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        self._pages.learn(Kind.KEEPER, pagemap)
+        os.close(pagemap)
 
     def _settle_in(self, seconds: float) -> None:
         """Give memory back once there is nothing to do; what an exec session has touched as well."""

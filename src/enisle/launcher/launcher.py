@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from enisle.launcher.connection import Connection, listen, peer_is_root
@@ -17,7 +18,7 @@ from enisle.launcher.descriptors import keep_only
 from enisle.launcher.keeper import Keeper, make_wall
 from enisle.launcher.log import json_lines
 from enisle.launcher.loop import EpollLoop, report_exception
-from enisle.launcher.pages import SharedPages
+from enisle.launcher.pages import Kind, SharedPages
 from enisle.linux.cgroup.layout import host_layout
 from enisle.linux.syscalls import PR_SET_DUMPABLE, prctl, set_process_name
 from enisle.wire.frames import Decoder, Message, close_all, encode, receive
@@ -25,7 +26,8 @@ from enisle.wire.plans import GENERATION, ContainerPlan, MountPlan, NicPlan, Pro
 
 SOCKET_NAME = "launcher.sock"
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-_REPLENISH_S = 0.004  # not at once: the start just asked for needs the processor more
+_ABOVE_STDIO = 16  # and above whatever else a child finds at a certain number
+_REPLENISH_S = 0.012  # not at once: the start just asked for, and what follows it, need the processor more
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,18 @@ def warm_up(packed: bytes) -> None:
     from_json(ContainerPlan, Decoder().feed(packed)[0])
 
 
+def rehearse(packed: bytes, pages: SharedPages | None) -> Callable[[], None]:
+    """What a first process does while it waits for its plan. The result is to be called just before its exec."""
+    warm_up(packed)
+    if pages is None:
+        return lambda: None
+    if not pages.learns(Kind.FIRST_PROCESS):
+        pages.touch(Kind.FIRST_PROCESS)
+        return lambda: None
+    pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    return lambda: pages.learn(Kind.FIRST_PROCESS, pagemap)
+
+
 def shared_pages(library: str) -> SharedPages | None:
     """Put our memory where keepers can share it again; None, and a line in the log, where that cannot be."""
     if not library:
@@ -224,10 +238,12 @@ def sealed_copy(program: str) -> int:
             while os.sendfile(copy, source.fileno(), None, 1 << 24):
                 pass
         fcntl.fcntl(copy, fcntl.F_ADD_SEALS, _SEALS)
+        high = fcntl.fcntl(copy, fcntl.F_DUPFD_CLOEXEC, _ABOVE_STDIO)
+        os.close(copy)
     except OSError:
         report_exception()
         return -1
-    return copy
+    return high
 
 
 def live(
@@ -250,8 +266,10 @@ def live(
         if job is None and orders is not None:
             set_process_name("enisle-spare")
             if host_layout().version == 1:  # on v2 the first process is born in its cgroup, so not before that is known
-                reserve = make_reserve(lambda: warm_up(packed))
+                reserve = make_reserve(functools.partial(rehearse, packed, pages), entering)
             warm_up(packed)
+            if pages is not None:
+                pages.touch(Kind.KEEPER)
             job = wait_for_job(orders)
         if job is not None:
             set_process_name(f"keeper:{job.instance[:8]}")

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import mmap
 import os
 from collections.abc import Iterable
+from enum import IntEnum
 
 from enisle.linux.syscalls import fail
 
 _LARGE = 256 * 1024  # of unnamed mappings only the interpreter's arenas are worth it
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+_LESSONS = 2  # from so many processes of a kind it is learned what the next ones touch
+_PAGE = 4096
+
+
+class Kind(IntEnum):
+    """Processes that touch much the same pages each time."""
+
+    KEEPER = 0
+    FIRST_PROCESS = 1
 
 
 class _Range(ctypes.Structure):
@@ -26,7 +39,7 @@ class SharedPages:
     def __init__(self, library: str) -> None:
         """Move the memory into the file; ``library`` is pages.c, compiled. OSError: it cannot be loaded or done."""
         code = ctypes.PyDLL(library, use_errno=True)  # holds the GIL: no instruction of the interpreter may interfere
-        self._drop_equal = code.pages_drop_equal
+        self._drop_equal, self._note, self._touch = code.pages_drop_equal, code.pages_note, code.pages_touch
         with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
             found = worthwhile(maps, os.readlink("/proc/self/exe"))
         self._ranges = (_Range * len(found))(*(_Range(start, length) for start, length in found))
@@ -35,6 +48,25 @@ class SharedPages:
         if code.pages_share(self.fd, self._ranges, len(found)) < 0:
             raise fail("shared pages")
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
+        # Shared with all that is forked from here: how many have been learned from, and a bit for each page.
+        size = -(-sum(length for _start, length in found) // _PAGE // 8)
+        self._lessons = mmap.mmap(-1, len(Kind) * (1 + size))
+        whole = (ctypes.c_uint8 * len(self._lessons)).from_buffer(self._lessons)
+        self._bits = [ctypes.byref(whole, len(Kind) + size * kind) for kind in Kind]
+
+    def learns(self, kind: Kind) -> bool:
+        """Whether it is still to be learned what processes of that kind touch."""
+        return self._lessons[kind] < _LESSONS
+
+    def learn(self, kind: Kind, pagemap: int) -> None:
+        """Remember what this process has touched so far. ``pagemap``: a descriptor of its /proc/self/pagemap."""
+        if self._note(pagemap, self._ranges, len(self._ranges), self._bits[kind]) == 0:
+            self._lessons[kind] += 1
+
+    def touch(self, kind: Kind) -> None:
+        """Touch what processes of that kind touch, while there is time for it."""
+        if self._lessons[kind]:
+            self._touch(self._ranges, len(self._ranges), self._bits[kind])
 
     def drop_equal(self) -> int:
         """Give up our own copies of pages that are as they were; how many they were, -1 when it cannot be told."""

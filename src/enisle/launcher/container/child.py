@@ -43,7 +43,8 @@ class Birth:
     """What the child gets from its keeper besides the plan. ``joined``: namespace kind -> descriptor of it.
 
     ``stdio``: stdin, stdout and stderr, or nothing for a terminal. ``group``: to be joined; None where clone3 did that.
-    ``loopback``: whether that link has still to be set up in a network namespace of our own.
+    ``loopback``: whether that link has still to be set up in a network namespace of our own. ``entering``: as of
+    wall.ContainerWall. ``farewell``: to be called before the exec.
     """
 
     channel_fd: int
@@ -53,11 +54,13 @@ class Birth:
     cgroup_path: str
     group: Group | None
     loopback: bool = True
+    entering: int = -1
+    farewell: Callable[[], None] | None = None
 
 
 def become_first_process(plan: ContainerPlan, birth: Birth) -> NoReturn:
     """Set everything up and exec. Failures go to the keeper."""
-    channel = _isolate(birth.channel_fd, birth.stdio, birth.joined.values())
+    channel = _isolate(birth.channel_fd, birth.stdio, [*birth.joined.values(), birth.entering])
     try:
         _Setup(plan, birth, channel).run()
     except BaseException as error:
@@ -65,22 +68,24 @@ def become_first_process(plan: ContainerPlan, birth: Birth) -> NoReturn:
     os._exit(1)
 
 
-def become_reserve(channel_fd: int, prepare: Callable[[], None]) -> NoReturn:
+def become_reserve(channel_fd: int, rehearse: Callable[[], Callable[[], None]], entering: int) -> NoReturn:
     """Wait for a plan in new pid, network, IPC and UTS namespaces, then be that container's first process."""
-    channel = _isolate(channel_fd, [], [])
+    channel = _isolate(channel_fd, [], [entering])
     try:
-        prepare()
+        farewell = rehearse()
         with Route() as route:
             route.link_up("lo")
         data, stdio = channel.receive()
         if data:
-            _begin(from_json(ContainerPlan, json.loads(data)), stdio, channel)
+            _begin(from_json(ContainerPlan, json.loads(data)), stdio, channel, farewell, entering)
     except BaseException as error:
         channel.fail(error, PREFIX_CREATE)
     os._exit(1)
 
 
-def _begin(plan: ContainerPlan, stdio: list[int], channel: Channel) -> NoReturn:
+def _begin(
+    plan: ContainerPlan, stdio: list[int], channel: Channel, farewell: Callable[[], None], entering: int
+) -> NoReturn:
     unshare(CLONE_NEWNS)
     for target, fd in enumerate(stdio):
         os.dup2(fd, target, inheritable=True)
@@ -95,6 +100,8 @@ def _begin(plan: ContainerPlan, stdio: list[int], channel: Channel) -> NoReturn:
         cgroup_path=path,
         group=cgroup_of(path, layout),
         loopback=False,
+        entering=entering,
+        farewell=farewell,
     )
     _Setup(plan, birth, channel).run()
 
@@ -122,6 +129,7 @@ class _Setup:
         self._channel = channel
         self._rootfs = Rootfs(plan.lower, plan.upper, plan.work)
         self._ready = False
+        self._enters = False
         self._warnings: list[str] = []
 
     def run(self) -> NoReturn:
@@ -154,7 +162,18 @@ class _Setup:
             take_terminal(slave, process.terminal_size)
         else:
             self._use_own_null()
+        if self._birth.farewell is not None:
+            self._birth.farewell()
+        if self._enters:
+            self._become_entering()
         execute(process, self._channel, self._warnings)
+
+    def _become_entering(self) -> NoReturn:
+        """The keeper has said to enter.c what is left to do."""
+        if self._warnings:
+            self._channel.send({"warnings": self._warnings})
+        os.set_inheritable(_CHANNEL, True)
+        os.execve(self._birth.entering, ["enisle-enter"], {})
 
     def _become_root(self) -> None:
         """Of our user namespace, which by the time the mounts arrive has its ids."""
@@ -178,7 +197,7 @@ class _Setup:
         if self._ready:
             return
         self._ready = True
-        self._channel.wait_go()
+        self._enters = self._channel.wait_go()
         if self._birth.group is not None:
             self._birth.group.add(0)
         if self._plan.namespaces.cgroup == "private":

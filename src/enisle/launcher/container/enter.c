@@ -1,4 +1,5 @@
-// A further process of a container (docker exec): enters it and becomes the program that was asked for.
+// A further process of a container (docker exec): enters it and becomes the program that was asked for. The first one,
+// which is inside already, begins here with its identity.
 //
 // The keeper starts this from a sealed copy in memory, without a fork of its own memory: sharing that with a child and
 // touching it again on both sides costs more than all that is done here. What is to be done comes as one packet on
@@ -30,7 +31,7 @@
 #include <unistd.h>
 
 enum { CHANNEL = 3, FIRST_PROCESS = 4 };
-enum { TERMINAL = 1, NO_NEW_PRIVS = 2, NUMERIC_USER = 4, NUMERIC_GROUP = 8, HAS_GROUP = 16, WANTS_HOME = 32 };
+enum { TERMINAL = 1, NO_NEW_PRIVS = 2, NUMERIC_USER = 4, NUMERIC_GROUP = 8, HAS_GROUP = 16, WANTS_HOME = 32, IS_INSIDE = 64 };
 enum { MAX_PACKET = 64 << 10, MAX_FILE = 4 << 20, MAX_GROUPS = 65536, MAX_ID = 0x7fffffff };
 
 // As in enter.py.
@@ -578,12 +579,8 @@ static void run(void)
     fail_with(denied ? STAGE_DENIED : STAGE_NOT_ON_PATH, 0, 0);
 }
 
-int main(void)
+static void enter(void)
 {
-    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); // before anybody inside can see us (CVE-2016-9962)
-    syscall(SYS_close_range, FIRST_PROCESS + 1u, ~0u, 0);
-    fcntl(CHANNEL, F_SETFD, FD_CLOEXEC);
-    read_request();
     be_nobodys();
     set_oom_score();
     if (syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, NULL) < 0 && errno != ENOSYS && errno != EPERM)
@@ -594,6 +591,16 @@ int main(void)
     close(FIRST_PROCESS);
     if (request.flags & TERMINAL)
         take_terminal();
+}
+
+int main(void)
+{
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); // before anybody inside can see us (CVE-2016-9962)
+    syscall(SYS_close_range, FIRST_PROCESS + 1u, ~0u, 0);
+    fcntl(CHANNEL, F_SETFD, FD_CLOEXEC);
+    read_request();
+    if (!(request.flags & IS_INSIDE))
+        enter();
     int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (root < 0)
         fail(STAGE_ROOT);

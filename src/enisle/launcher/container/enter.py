@@ -8,13 +8,13 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
 from enisle.launcher.container import identity
 from enisle.launcher.container.execute import DEFAULT_PATH, environment_of
-from enisle.launcher.container.failure import MAX_PACKET_BYTES, PREFIX_EXEC, ChildFailure, reason_of
+from enisle.launcher.container.failure import MAX_PACKET_BYTES, PREFIX_CREATE, PREFIX_EXEC, ChildFailure, reason_of
 from enisle.launcher.wall import WallError
 from enisle.linux import capabilities, rlimits
 from enisle.linux.namespaces import Child
@@ -32,6 +32,7 @@ class _Flag(IntEnum):
     NUMERIC_GROUP = 8
     HAS_GROUP = 16
     WANTS_HOME = 32
+    IS_INSIDE = 64
 
 
 class _Stage(IntEnum):
@@ -64,18 +65,19 @@ class _Stage(IntEnum):
 @dataclass(slots=True)
 class Entrance:
     """One process to be: ``doors`` are the files that move it into the container's cgroup, ``namespaces`` what it joins
-    of the first process."""
+    of the first process; 0 for that itself, which is inside."""
 
     instance_id: str
     process: ProcessPlan
-    doors: list[str]
-    namespaces: int
+    doors: list[str] = field(default_factory=list)
+    namespaces: int = 0
 
     def request(self) -> bytes | None:
         """What enter.c reads; None when it is longer than a packet. ChildFailure for what can never be."""
         process = self.process
         user, group, more = identity.words(process.user, process.groups)
-        flags = _Flag.TERMINAL if process.terminal else 0
+        flags = 0 if self.namespaces else _Flag.IS_INSIDE
+        flags |= _Flag.TERMINAL if process.terminal else 0
         flags |= _Flag.NO_NEW_PRIVS if process.no_new_privileges else 0
         flags |= _Flag.NUMERIC_USER if user.number is not None else 0
         flags |= _Flag.HAS_GROUP if group is not None else 0
@@ -109,7 +111,8 @@ class Entrance:
     def failure(self, message: dict[str, Any]) -> WallError:
         """What a failure that it told of means."""
         error = self._failure(_Stage(message["stage"]), int(message["errno"]), int(message["which"]))
-        return WallError(error.kind, error.sentence(PREFIX_EXEC), error.exit_code)
+        prefix = PREFIX_EXEC if self.namespaces else PREFIX_CREATE
+        return WallError(error.kind, error.sentence(prefix), error.exit_code)
 
     def _failure(self, stage: _Stage, number: int, which: int) -> ChildFailure:
         process = self.process

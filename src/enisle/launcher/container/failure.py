@@ -9,6 +9,7 @@ from typing import Any
 
 PREFIX_CREATE = "OCI runtime create failed: unable to start container process: "
 PREFIX_EXEC = "OCI runtime exec failed: exec failed: unable to start container process: "
+GO, GO_AND_ENTER = b"go", b"enter"
 MAX_FDS = 253  # in one packet (SCM_MAX_FD, unix(7))
 MAX_PACKET_BYTES = 64 << 10  # a third of what Linux lets one packet hold (net.core.wmem_default)
 
@@ -71,10 +72,15 @@ class Channel:
             os.set_inheritable(fd, False)  # recv_fds pays no heed to MSG_CMSG_CLOEXEC; nobody execs in between
         return data, fds
 
-    def wait_go(self) -> None:
-        """Wait until the keeper has made cgroup and links. OSError when it is gone."""
-        if not self._socket.recv(16):
+    def wait_go(self) -> bool:
+        """Wait until the keeper has made cgroup and links; whether enter.c is to end what is begun here.
+
+        OSError when the keeper is gone.
+        """
+        said = self._socket.recv(16)
+        if not said:
             raise ConnectionResetError("the keeper has ended")
+        return said == GO_AND_ENTER
 
     def close(self) -> None:
         """Idempotent."""

@@ -44,8 +44,9 @@ class Reserve:
         os.close(self.child.pidfd)
 
 
-def make_reserve(prepare: Callable[[], None]) -> Reserve | None:
-    """Make one, which runs ``prepare`` before it waits. None where no process or namespace is to be had."""
+def make_reserve(rehearse: Callable[[], Callable[[], None]], entering: int) -> Reserve | None:
+    """Make one, which calls ``rehearse`` before it waits, and its result before it becomes its program. None where no
+    process or namespace is to be had. ``entering``: as of wall.ContainerWall."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     try:
         child = clone(_FLAGS)
@@ -54,7 +55,7 @@ def make_reserve(prepare: Callable[[], None]) -> Reserve | None:
         theirs.close()
         return None
     if child is None:
-        become_reserve(theirs.fileno(), prepare)
+        become_reserve(theirs.fileno(), rehearse, entering)
     theirs.close()
     return Reserve(child, ours)
 

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from enisle.launcher.container.failure import MAX_PACKET_BYTES
+from enisle.launcher.container.failure import GO, GO_AND_ENTER, MAX_PACKET_BYTES
 from enisle.launcher.container.session import ContainerSession, make_pipes
 from enisle.launcher.wall import STDOUT, SessionEvents, WallError
 from enisle.linux.namespaces import Child
@@ -89,10 +89,15 @@ class Spawn:
         finally:
             close_all(fds)
 
-    def go(self) -> None:
-        """Let the child continue past its wait; if it has given up meanwhile, its reason is still to be read."""
+    def go(self, request: bytes | None = None) -> None:
+        """Let the child continue past its wait; if it has given up meanwhile, its reason is still to be read.
+
+        ``request``: for enter.c, which is to end what the child has begun.
+        """
         try:
-            self._ours.send(b"go")
+            self._ours.send(GO if request is None else GO_AND_ENTER)
+            if request is not None:
+                self._ours.send(request)
         except (BrokenPipeError, ConnectionResetError):
             pass
 

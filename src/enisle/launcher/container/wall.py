@@ -103,10 +103,23 @@ class ContainerWall(HostContainer):
                 lost = isinstance(reason, OSError) and reason.errno in (errno.ESRCH, errno.ENOENT)
                 if not lost or not child.ends_within(_GIVE_UP_S):
                     raise
+        request = self._entering_request(plan, spawn)
         if userns.is_wanted(plan):
-            self._keep(userns.prepare(self._loop, plan, child.pid, lambda made: _mounts_made(spawn, made)))
+            self._keep(userns.prepare(self._loop, plan, child.pid, lambda made: _mounts_made(spawn, made, request)))
         else:
-            spawn.go()
+            spawn.go(request)
+
+    def _entering_request(self, plan: ContainerPlan, spawn: Spawn) -> bytes | None:
+        """What enter.c is told of the first process; None where the child is to do all of it itself."""
+        if self._entering < 0 or plan.process.init:
+            return None
+        try:
+            request = Entrance(plan.id, plan.process)
+            packed = request.request()
+        except ChildFailure as error:
+            raise WallError(error.kind, error.sentence(PREFIX_CREATE), error.exit_code) from error
+        spawn.entrance = request if packed is not None else None
+        return packed
 
     def _take_reserve(self, values: dict[str, Any], plan: ContainerPlan, spawn: Spawn) -> Child | None:
         """The child that was born for this before, told its plan; None where there is none, or it cannot be used."""
@@ -138,6 +151,7 @@ class ContainerWall(HostContainer):
                         joined=joined,
                         layout=self._layout,
                         cgroup_path=group.path,
+                        entering=self._entering,
                         group=group if cgroup_fd < 0 and not userns.is_wanted(plan) else None,
                     ),
                 )
@@ -289,7 +303,7 @@ class ContainerWall(HostContainer):
         super().close()
 
 
-def _mounts_made(spawn: Spawn, made: list[int] | WallError) -> None:
+def _mounts_made(spawn: Spawn, made: list[int] | WallError, request: bytes | None) -> None:
     """The mounts of a container in its own user namespace have been made outside, or could not be."""
     if spawn.is_over:
         close_all([] if isinstance(made, WallError) else made)
@@ -297,4 +311,4 @@ def _mounts_made(spawn: Spawn, made: list[int] | WallError) -> None:
         spawn.abandon(WallError(made.kind, f"{PREFIX_CREATE}{made.message}", 128))
     else:
         spawn.hand_over(made)
-        spawn.go()
+        spawn.go(request)
