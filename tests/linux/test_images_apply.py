@@ -400,7 +400,7 @@ def test_a_layer_applied_to_the_lower_gives_what_the_overlay_shows(
     overlay.layer([lower], upper_fd, sink)
     sink.seek(0)
     names = [entry.name for entry in TarReader(sink)]
-    assert names == [b"d/", b"e/", b"e/.wh..wh..opq", b".wh.f", b"n/", b"d/a", b"e/same/", b"n/new"]
+    assert names == [b"d/", b"d/a", b"e/", b"e/.wh..wh..opq", b"e/same/", b".wh.f", b"n/", b"n/new"]
     sink.seek(0)
     apply(lower, sink, whiteouts="delete")
     top = tmp_path / "lower"
