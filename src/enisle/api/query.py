@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -11,6 +12,7 @@ from enisle.api.decode import decode
 from enisle.errors import Invalid
 
 _FALSE = frozenset({"", "0", "no", "false", "none"})
+_INTEGER = re.compile(r"[+-]?[0-9]+")
 Filters = dict[str, list[str]]
 
 
@@ -54,12 +56,9 @@ class Query:
         value = self.text(name)
         if not value:
             return None
-        try:
-            if value.strip() != value or "_" in value:
-                raise ValueError
-            number = int(value, 10)
-        except ValueError:
-            raise Invalid(f'strconv.Atoi: parsing "{value[:100]}": invalid syntax') from None
+        if not _INTEGER.fullmatch(value):
+            raise Invalid(f'strconv.Atoi: parsing "{value[:100]}": invalid syntax')
+        number = int(value) if len(value) < 100 else 1 << 63
         if not -(1 << 63) <= number < 1 << 63:
             raise Invalid(f'strconv.Atoi: parsing "{value[:100]}": value out of range')
         return number

@@ -45,7 +45,6 @@ def rfc3339_fixed(time_ns: int) -> str:
 def parse_time(text: str, *, now_ns: int | None = None) -> int:
     """A point in time, ns since the epoch: seconds ("1700000000.5"), RFC 3339 (UTC where it names no zone), or a Go
     duration before ``now_ns`` ("10m"). "" is 0. Raises Invalid."""
-    text = text.strip()
     if not text:
         return 0
     if match := _SECONDS.fullmatch(text):

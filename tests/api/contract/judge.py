@@ -141,6 +141,8 @@ def _ask(engine: Path, raw: bytes, method: str, limit_s: float, *, endless: bool
         while not finished:
             if endless and found and found[0].status < 400:
                 deadline = min(deadline, time.monotonic() + MOMENT_S)
+                if time.monotonic() > deadline:  # it would go on saying what has been for longer than anybody listens
+                    return found[0]
             sock.settimeout(max(deadline - time.monotonic(), 0.001))
             try:
                 data = sock.recv(_CHUNK_BYTES)

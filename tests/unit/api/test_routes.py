@@ -107,6 +107,7 @@ async def test_waiting_ends_with_the_client(client: Client) -> None:
     ("path", "words"),
     [
         ("/containers/json?limit=x", 'strconv.Atoi: parsing "x": invalid syntax'),
+        ("/containers/json?limit=%D9%A3", 'strconv.Atoi: parsing "٣": invalid syntax'),
         ("/containers/json?filters=%7B", "invalid filter"),
         ("/containers/json?filters=" + quote('{"bogus":["x"]}'), "invalid filter 'bogus'"),
         ("/containers/json?filters=" + quote('{"status":["sleeping"]}'), "invalid filter 'status=sleeping'"),

@@ -30,7 +30,9 @@ def test_parse(text: str, expected: int) -> None:
     assert parse_time(text, now_ns=NOW) == expected
 
 
-@pytest.mark.parametrize("text", ["yesterday", "2023-13-01", "1.2.3", "5 apples", "9" * 40, "2023-11-14T25:00:00Z"])
+@pytest.mark.parametrize(
+    "text", ["yesterday", "2023-13-01", "1.2.3", "5 apples", "9" * 40, "2023-11-14T25:00:00Z", "\x1e5", " 5", "٣"]
+)
 def test_parse_refuses(text: str) -> None:
     with pytest.raises(Invalid):
         parse_time(text)
