@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -51,8 +52,10 @@ SHOW = (
 
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[Host, Peer]]]:
-    """With enter.c, and without anything compiled; in each an idle container."""
+    """With enter.c, and without anything compiled; in each an idle container. As with nohup and the like, some signals
+    are ignored when the launcher is started."""
     made: list[tuple[Host, Peer]] = []
+    ignored = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGQUIT, signal.SIGUSR2)}
     try:
         for compiled in (True, False):
             host = Host(tmp_path_factory.mktemp("host"), with_compiled=compiled)
@@ -68,6 +71,8 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[Host,
             keeper.ask("start", wall="container", plan=to_json(plan))
         yield made
     finally:
+        for number, usual in ignored.items():
+            signal.signal(number, usual)
         for host, keeper in made:
             keeper.close()
             host.close()
@@ -144,6 +149,7 @@ def test_with_what_groups(hosts: list[tuple[Host, Peer]], groups: list[str]) -> 
 def test_with_what(hosts: list[tuple[Host, Peer]], fields: dict[str, Any]) -> None:
     code, output = both(hosts, "/bin/sh", "-c", f"PATH=/bin; {SHOW}", **fields)
     assert code == 0, output
+    assert b"SigIgn:\t0000000000000000" in output
 
 
 @pytest.mark.parametrize(

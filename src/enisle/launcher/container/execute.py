@@ -32,7 +32,7 @@ from enisle.wire.plans import ProcessPlan
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LOADING = frozenset({"import", "compile", "exec", "ctypes.dlopen", "subprocess.Popen", "os.system"})
-_CHANGED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+_SIGNALS = tuple(number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP))
 
 
 def watch_for_imports(channel: Channel) -> None:
@@ -60,9 +60,11 @@ def lower_oom_priority(adjustment: int) -> list[str]:
 
 
 def reset_signals() -> None:
-    """Give the program the signals it expects: everything at its default, nothing blocked."""
-    for number in _CHANGED_SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
+    """Give the program the signals it expects: everything at its default, whatever whoever started enisled ignores,
+    and nothing blocked."""
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
