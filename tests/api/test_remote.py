@@ -140,9 +140,10 @@ def test_new_files_serve_new_connections(remote: Remote) -> None:
 
 
 def test_a_client_that_hangs_up_ends_its_stream(remote: Remote) -> None:
-    process = subprocess.Popen(["docker", "events"], env=remote.environment(), stdout=subprocess.PIPE)
+    name = remote.docker("create", "busybox").stdout.strip()
+    command = ["docker", "events", "--since", "1h", "--filter", f"container={name}"]
+    process = subprocess.Popen(command, env=remote.environment(), stdout=subprocess.PIPE)
     try:
-        name = remote.docker("create", "busybox").stdout.strip()
         assert process.stdout is not None
         assert name.encode() in process.stdout.readline()
     finally:

@@ -18,6 +18,7 @@ from enisle.linux.syncfs import syncfs
 from enisle.model.ids import Digest, digest, is_digest
 
 _STALE_S = 24 * 3600.0
+_UNUSED_S = 3600.0
 
 
 class ContentStore:
@@ -26,7 +27,7 @@ class ContentStore:
     def __init__(self, root: Path) -> None:
         self._blobs = root / "blobs" / "sha256"
         self._ingest = root / "ingest"
-        self._given: set[str] = set()  # names of files that somebody may be working on
+        self._given: dict[str, float] = {}  # names of files that somebody may be working on, and since when
         for path in (root, self._blobs, self._ingest):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -89,7 +90,7 @@ class ContentStore:
     def temporary(self) -> Path:
         """A new name in the ingest directory."""
         name = secrets.token_hex(16)
-        self._given.add(name)
+        self._given[name] = time.monotonic()
         return self._ingest / name
 
     def adopt(self, path: Path, blob: Digest) -> None:
@@ -115,7 +116,7 @@ class ContentStore:
 
         What a broken pull left behind is young, and makes the next try shorter.
         """
-        self._given &= set(os.listdir(self._ingest))
+        self._forget_unused()
         kept = {self.path(blob).name for blob in keep}
         limit = time.time() - age_s
         freed = 0
@@ -128,6 +129,13 @@ class ContentStore:
                 freed += allocated_bytes(path)
                 path.unlink()
         return freed
+
+    def _forget_unused(self) -> None:
+        """Names whose files are gone; but not young ones, whose files may be still to come."""
+        present, limit = set(os.listdir(self._ingest)), time.monotonic() - _UNUSED_S
+        for name, since in list(self._given.items()):
+            if name not in present and since <= limit:
+                self._given.pop(name, None)
 
     def sync(self) -> None:
         """Put everything written so far on the disk, layers included: they share its file system."""
