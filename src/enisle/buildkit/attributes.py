@@ -133,7 +133,10 @@ def _platform(text: str) -> Platform | None:
 
 def _fields(text: str) -> list[str]:
     """Values in one, as a line of CSV."""
-    return next(csv.reader([text]), []) if text else []
+    try:
+        return next(csv.reader([text]), []) if text else []
+    except csv.Error as error:
+        raise Invalid(f"invalid list of values: {text[:100]!r}") from error
 
 
 def _extra_hosts(text: str) -> tuple[str, ...]:

@@ -15,7 +15,11 @@ _FLAGS = frozenset({"readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bin
 def mount(text: str) -> dict[str, Any]:
     """``type=bind,source=/a,target=/b,readonly`` as a Mount. Raises ValueError with Docker's reasons."""
     found: dict[str, Any] = {"Type": "volume", "Source": "", "Target": ""}
-    for part in next(csv.reader([text])):
+    try:
+        parts = next(csv.reader([text]))
+    except csv.Error as error:
+        raise ValueError(f"{text!r} is no list of key=value pairs") from error
+    for part in parts:
         key, equals, value = part.partition("=")
         key = key.strip().lower()
         if not equals and key not in _FLAGS:

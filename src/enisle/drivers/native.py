@@ -39,11 +39,12 @@ def ensure(directory: Path) -> Native:
     """
     headers = Path("/usr/include") / f"{os.uname().machine}-linux-gnu"
     musl = ("musl-gcc", "-idirafter", "/usr/include", "-idirafter", str(headers))  # starts in half the time
+    usual = ("cc", "gcc")  # the first is an alternative of the system's, which may lead nowhere
+    shared = [(compiler, "-shared", "-fPIC", "-O2") for compiler in usual]
+    static = [(*musl, *_STATIC), *((compiler, *_STATIC) for compiler in usual)]
     return Native(
-        pages=_ensure(directory, _LAUNCHER / "pages.c", "pages-{}.so", [("cc", "-shared", "-fPIC", "-O2")]),
-        enter=_ensure(
-            directory, _LAUNCHER / "container" / "enter.c", "enter-{}", [(*musl, *_STATIC), ("cc", *_STATIC)]
-        ),
+        pages=_ensure(directory, _LAUNCHER / "pages.c", "pages-{}.so", shared),
+        enter=_ensure(directory, _LAUNCHER / "container" / "enter.c", "enter-{}", static),
     )
 
 

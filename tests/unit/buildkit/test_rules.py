@@ -66,6 +66,7 @@ def test_attributes_become_options() -> None:
         {"shm-size": "-1"},
         {"ulimit": "nofile"},
         {"add-hosts": "x"},
+        {"add-hosts": "a=1.2.3.4\rb"},
         {"requestid": "frontend.outline"},
         {"attest:sbom": "generator=x"},
         {"context:x": "input:nothing"},
