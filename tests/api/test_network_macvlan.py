@@ -57,6 +57,34 @@ def test_names_of_neighbours(place: Place, lan: str) -> None:
     assert "No such file" in place.daemon.docker("exec", machine, "ls", "/lib/modules", check=False).stderr
 
 
+def test_names_however_the_wall_is_made(place: Place, lan: str) -> None:
+    web = place.start("web", "--network", lan, "--ip", "10.202.0.9")
+    daemon = place.daemon
+    asked = ("busybox", "nslookup", web)
+    for flags in (
+        ("--runtime", "debian-runc"),
+        ("--init",),
+        ("--cap-add", "SYS_PTRACE"),
+        ("--network", f"container:{web}"),
+    ):
+        network = () if flags[0] == "--network" else ("--network", lan)
+        assert "Address: 10.202.0.9" in daemon.docker("run", "--rm", *network, *flags, *asked).stdout
+    for wall in (("--userns", "private"), ("--vm",)):
+        assert "Address: 10.202.0.9" in daemon.enisle("run", "--rm", *wall, "--network", lan, *asked).stdout
+    own = ("--dns", "10.202.0.77", "--dns", "192.0.2.1")
+    shown = daemon.docker("run", "--rm", "--network", lan, *own, "busybox", "cat", "/etc/resolv.conf").stdout
+    assert shown.startswith("nameserver 127.0.0.11\nnameserver 10.202.0.77\n")
+    assert "192.0.2.1" not in shown, "that one the resolver asks"
+
+
+def test_names_when_the_bridge_has_gone(place: Place, lan: str) -> None:
+    web = place.start("web", "--network", lan, "--ip", "10.202.0.9")
+    moved = place.start("moved")
+    place.daemon.docker("network", "connect", lan, moved)
+    place.daemon.docker("network", "disconnect", "bridge", moved)
+    assert "Address: 10.202.0.9" in place.inside(moved, "nslookup", web)
+
+
 def test_questions_by_tcp(place: Place, lan: str) -> None:
     """As of a C library whose answer was too long for UDP; the end of what is asked is passed on, too."""
     place.start("web", "--network", lan, "--ip", "10.202.0.9", "--network-alias", "www")

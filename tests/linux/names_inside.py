@@ -7,9 +7,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from enisle.drivers.base import nic_plan
 from enisle.launcher.loop import EpollLoop
 from enisle.launcher.names import Names
+from enisle.launcher.resolver import Resolver
+from enisle.wire.names import SOCKET_NAME
 from tests.linux.hosts import Instance
 
 SERVER = "127.0.0.11"
@@ -21,7 +22,7 @@ def listening(instance: Instance) -> Iterator[Instance]:
     loop, done = EpollLoop(), os.eventfd(0)
 
     def begin() -> Names:
-        return Names(loop, nic_plan(instance.endpoint).names, instance.id, instance.pid)
+        return Names(loop, Resolver(str(instance.host.run_root / SOCKET_NAME), instance.id), instance.pid)
 
     names = instance.host.run(begin)
     loop.add_reader(done, loop.stop)

@@ -28,6 +28,7 @@ from enisle.model.instance import BoundPort, Endpoint, Instance, InstanceSpec, p
 from enisle.model.process import ExecSpec
 from enisle.wire.frames import MAX_FDS
 from enisle.wire.keeper import SOCKET_NAME
+from enisle.wire.names import SOCKET_NAME as RESOLVER_SOCKET_NAME
 from enisle.wire.plans import ContainerPlan, LimitsPlan, NicPlan, ProcessPlan, VmPlan, to_json
 
 EXIT_FILE = "exit.json"
@@ -96,6 +97,7 @@ class KeeperDriver(ABC):
         wall = self.wall_of(launch.instance)
         await self.before_start(launch)
         plan = self.plan(launch)
+        plan.resolver = str(self._run_root / RESOLVER_SOCKET_NAME)
         await self._end_files_sessions(launch.instance.id)
         with suppress(FileNotFoundError):
             os.unlink(launch.directory / EXIT_FILE)
@@ -288,7 +290,6 @@ def nic_plan(endpoint: Endpoint, *, published: bool = False) -> NicPlan:
         isolated=endpoint.isolated,
         parent=endpoint.parent,
         mode=endpoint.mode,
-        names=endpoint.resolver,
     )
 
 

@@ -7,6 +7,7 @@ the container's network namespace. How the resolver is spoken to: :mod:`enisle.w
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,11 @@ from enisle.linux.nftables.connection import Nftables, NftablesError
 from enisle.linux.nftables.model import Chain, Element, Hook, Is, Redirect, SetType, Table
 from enisle.linux.nftables.values import IP_DADDR, IPV4, L4PROTO, PROTOCOL, SERVICE, TH_DPORT, Family
 from enisle.linux.nics import visiting_process
-from enisle.wire.names import BY_TCP, BY_UDP, NAMESERVER, head
+from enisle.wire.names import BY_TCP, BY_UDP, NAMESERVER
 
 if TYPE_CHECKING:
-    from enisle.launcher.loop import EpollLoop, Timer
+    from enisle.launcher.loop import EpollLoop
+    from enisle.launcher.resolver import Resolver
 
 _PORT = 53
 _QUESTIONS_AT_MOST = 64
@@ -44,14 +46,13 @@ def redirection(udp_port: int, tcp_port: int) -> Table:
 
 
 class Names:
-    """What listens in the network namespace of a process, whose loopback is up. ``path``: the resolver's socket."""
+    """What listens in the network namespace of a process, whose loopback is up."""
 
-    def __init__(self, loop: EpollLoop, path: str, instance_id: str, pid: int) -> None:
+    def __init__(self, loop: EpollLoop, resolver: Resolver, pid: int) -> None:
         """OSError when it cannot listen there."""
         self._loop = loop
-        self._path = path
-        self._id = instance_id
-        self._questions: list[_Question] = []
+        self._resolver = resolver
+        self._questions: dict[_Question, Any] = {}  # and who asks, the longest waiting first
         self._conversations: set[Conversation] = set()
         self._udp, self._tcp = _listen_inside(pid)
         loop.add_reader(self._udp.fileno(), self._read)
@@ -62,55 +63,32 @@ class Names:
             message, client = self._udp.recvfrom(_MESSAGE_BYTES)
         except OSError:  # nothing there, or an answer that its asker did not wait for
             return
-        resolver = self._connect(BY_UDP, len(message).to_bytes(2, "big") + message)
-        if resolver is None:
+        connection = self._resolver.connect(BY_UDP, len(message).to_bytes(2, "big") + message)
+        if connection is None:
             return  # as if it had been lost: the client asks again
         if len(self._questions) >= _QUESTIONS_AT_MOST:
-            self._questions[0].close()
-        self._questions.append(_Question(self, resolver, client))
+            next(iter(self._questions)).close()
+        self._questions[_Question(self._loop, connection, self._answered)] = client
+
+    def _answered(self, question: _Question, reply: bytes) -> None:
+        client = self._questions.pop(question)
+        if reply:
+            try:
+                self._udp.sendto(reply, client)
+            except OSError:
+                pass  # as if it had been lost on the way
 
     def _accept(self) -> None:
         try:
             client, _address = self._tcp.accept()
         except OSError:
             return
-        resolver = self._connect(BY_TCP, b"")
-        if resolver is None or len(self._conversations) >= _CONNECTIONS_AT_MOST:
+        full = len(self._conversations) >= _CONNECTIONS_AT_MOST
+        connection = None if full else self._resolver.connect(BY_TCP)
+        if connection is None:
             client.close()
-            if resolver is not None:
-                resolver.close()
-            return
-        self._conversations.add(Conversation(self._loop, client, resolver, self._conversations.discard))
-
-    def _connect(self, kind: bytes, message: bytes) -> socket.socket | None:
-        """A connection to the resolver on which that was said; None when it is not there, or has too much to do."""
-        one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        said = head(kind, self._id) + message
-        try:
-            one.connect(self._path)
-            if one.send(said) == len(said):
-                return one
-        except OSError:
-            pass
-        one.close()
-        return None
-
-    def later(self, question: _Question) -> Timer:
-        return self._loop.call_later(_PATIENCE_S, question.close)
-
-    def listen_for(self, question: _Question, resolver: socket.socket) -> None:
-        self._loop.add_reader(resolver.fileno(), question.read)
-
-    def answered(self, question: _Question, resolver: socket.socket, client: Any, reply: bytes) -> None:
-        """``reply``: b"" for none."""
-        self._questions.remove(question)
-        self._loop.remove(resolver.fileno())
-        resolver.close()
-        if reply:
-            try:
-                self._udp.sendto(reply, client)
-            except OSError:
-                pass  # as if it had been lost on the way
+        else:
+            self._conversations.add(Conversation(self._loop, client, connection, self._conversations.discard))
 
     def close(self) -> None:
         """End all of it."""
@@ -124,19 +102,22 @@ class Names:
 
 
 class _Question:
-    """One that came by UDP, until its reply is there or nobody waits for it any more."""
+    """One that came by UDP, until its reply is there or nobody waits for it any more.
 
-    def __init__(self, names: Names, resolver: socket.socket, client: Any) -> None:
-        self._names = names
-        self._resolver = resolver
-        self._client = client
+    ``on_end`` hears the reply, b"" for none.
+    """
+
+    def __init__(self, loop: EpollLoop, connection: socket.socket, on_end: Callable[[_Question, bytes], None]) -> None:
+        self._loop = loop
+        self._connection = connection
+        self._on_end = on_end
         self._reply = bytearray()
-        self._timer = names.later(self)
-        names.listen_for(self, resolver)
+        self._timer = loop.call_later(_PATIENCE_S, self.close)
+        loop.add_reader(connection.fileno(), self._read)
 
-    def read(self) -> None:
+    def _read(self) -> None:
         try:
-            data = self._resolver.recv(_MESSAGE_BYTES)
+            data = self._connection.recv(_MESSAGE_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -154,7 +135,9 @@ class _Question:
 
     def _end(self, reply: bytes) -> None:
         self._timer.cancel()
-        self._names.answered(self, self._resolver, self._client, reply)
+        self._loop.remove(self._connection.fileno())
+        self._connection.close()
+        self._on_end(self, reply)
 
 
 def _listen_inside(pid: int) -> tuple[socket.socket, socket.socket]:

@@ -220,8 +220,7 @@ class Endpoint:
     """An instance's place on one network, as long as it is connected to it.
 
     It is on ``bridge``, or a macvlan (or ipvlan) of that ``mode`` on ``parent``. ``on_link``: all others are reached by
-    the link itself, without a gateway. ``dns``: the nameservers its instance asked for. ``resolver``: the socket at
-    which its keeper asks for names, where no bridge leads to the resolver.
+    the link itself, without a gateway. ``dns``: the nameservers its instance asked for.
     """
 
     network: str  # name
@@ -232,7 +231,6 @@ class Endpoint:
     bridge: str = ""
     parent: str = ""
     mode: str = ""
-    resolver: str = ""
     mac: str = ""
     ipv4: str = ""  # CIDR
     ipv6: str = ""

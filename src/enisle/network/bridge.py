@@ -270,7 +270,6 @@ class BridgeNetworks:
             ipv6=ipv6,
             names=known,
             dns=dns,
-            resolver=self._names.for_keepers,
         )
         self._labels[endpoint_id] = names[0] if names else instance_id[:12]
         try:

@@ -68,12 +68,8 @@ def put_together(
     ipv6: str,
     names: Sequence[str],
     dns: Sequence[str],
-    resolver: str,
 ) -> Endpoint:
-    """The endpoint of what was given out for it. Invalid for options that make no sense.
-
-    ``resolver``: its socket for keepers.
-    """
+    """The endpoint of what was given out for it. Invalid for options that make no sense."""
     options = bridge_options(network)
     given_name = link_name(request.driver_options.get(ENDPOINT_IFNAME, ""), "interface name")
     on_parent = parent_options(network) if is_on_parent(network) else None
@@ -87,7 +83,6 @@ def put_together(
         bridge=network.bridge,
         parent=on_parent.parent if on_parent else "",
         mode=on_parent.mode if on_parent else "",
-        resolver=resolver if on_parent else "",
         mac=request.mac_address or _mac(network, ipv4),
         ipv4=ipv4,
         ipv6=ipv6,

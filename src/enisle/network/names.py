@@ -50,11 +50,6 @@ class Names:
         self._told: dict[str, dict[str, Message]] = {}
         self._restart: asyncio.TimerHandle | None = None
 
-    @property
-    def for_keepers(self) -> str:
-        """Where keepers ask for instances on networks without a bridge."""
-        return str(self._keepers_path)
-
     async def open(self, networks: Sequence[Network]) -> None:
         """Go on with the resolver that an earlier enisled left, if it is there, and listen on every network."""
         running = await asyncio.to_thread(self._find)

@@ -15,7 +15,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -163,24 +163,21 @@ class Resolver:
             await server.serve_forever()
 
     async def _on_keeper(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """What it says is as of ``launcher.names``: a head, then as DNS over TCP."""
-        owner, count = "", self.connections
-        try:
-            with suppress(OSError, asyncio.IncompleteReadError):
-                async with asyncio.timeout(IDLE_S):
-                    head = await reader.readexactly(HEAD_BYTES)
-                by_tcp = head[:1] == BY_TCP
-                count = self.connections if by_tcp else self.queries
-                if not count.enter(head[1:].decode("latin-1")):
-                    return
-                owner = head[1:].decode("latin-1")
-                while await _converse(reader, writer, lambda data: self.reply(data, owner, None, tcp=by_tcp)):
-                    if not by_tcp:
-                        return
-        finally:
-            if owner:
-                count.leave(owner)
-            writer.close()
+        """What it says: see ``wire.names``."""
+        with closing(writer), suppress(OSError, asyncio.IncompleteReadError):
+            async with asyncio.timeout(IDLE_S):
+                head = await reader.readexactly(HEAD_BYTES)
+            by_tcp, owner = head[:1] == BY_TCP, head[1:].decode("latin-1")
+            going_on = self.connections if by_tcp else self.queries
+            if not going_on.enter(owner):
+                return
+            try:
+                while (
+                    await _converse(reader, writer, lambda data: self.reply(data, owner, None, tcp=by_tcp)) and by_tcp
+                ):
+                    pass
+            finally:
+                going_on.leave(owner)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run it beside."""

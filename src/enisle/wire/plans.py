@@ -93,8 +93,7 @@ class NicPlan:
     a VM a macvtap called ``host_ifname``) of ``mode`` on that interface, or an ipvlan ("l2 bridge": mode and flag).
     Inside it is called ``name`` and has the MAC and the addresses (CIDR strings). ``gateway4``/``gateway6`` are ""
     where the network has no way out, and unspecified addresses where the link itself is the way. ``hairpin`` and
-    ``isolated`` are options of the bridge's port. ``names``: the socket of the resolver, for a NIC on no bridge: names
-    are asked inside then (see wire.names).
+    ``isolated`` are options of the bridge's port.
     """
 
     name: str
@@ -110,7 +109,11 @@ class NicPlan:
     isolated: bool = False
     parent: str = ""
     mode: str = ""
-    names: str = ""
+
+
+def asks_inside(nics: list[NicPlan]) -> bool:
+    """Whether an instance with these NICs asks for names inside of itself: no gateway of ours is on its networks."""
+    return bool(nics) and not any(nic.bridge for nic in nics)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -214,6 +217,7 @@ class ContainerPlan:
     runtime: RuntimePlan = field(default_factory=RuntimePlan)
     limits: LimitsPlan = field(default_factory=LimitsPlan)
     nics: list[NicPlan] = field(default_factory=list)
+    resolver: str = ""  # its socket, for who asks inside (see wire.names)
     log: LogPlan = field(default_factory=LogPlan)
     exit_file: str = ""
     stop_signal: int = 15
@@ -245,6 +249,7 @@ class VmPlan:
     cgroup_parent: str = "enisle"
     limits: LimitsPlan = field(default_factory=LimitsPlan)
     nics: list[NicPlan] = field(default_factory=list)
+    resolver: str = ""  # as of ContainerPlan
     log: LogPlan = field(default_factory=LogPlan)
     exit_file: str = ""
     stop_signal: int = 15

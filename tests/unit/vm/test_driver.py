@@ -133,15 +133,12 @@ def test_who_may_load_modules_has_them(tmp_path: Path) -> None:
 def test_a_guest_that_asks_for_names_inside_has_modules_its_workload_may_not_load(tmp_path: Path) -> None:
     disk = tmp_path / "modules.erofs"
     disk.touch()
-    inside = Endpoint(
-        network="lan", network_id="n", name="eth0", parent="eth0", mode="bridge", resolver="/run/names.sock"
-    )
+    inside = Endpoint(network="lan", network_id="n", name="eth0", parent="eth0", mode="bridge")
     made = planned(tmp_path, spec(), dataclasses.replace(MACHINE, modules=disk), endpoints=(inside,))
     assert (made.modules_disk, made.load_modules) == (str(disk), False)
-    assert made.nics[0].names == "/run/names.sock"
     bridged = Endpoint(network="bridge", network_id="b", name="eth1", bridge="b0")
     made = planned(tmp_path, spec(), dataclasses.replace(MACHINE, modules=disk), endpoints=(inside, bridged))
-    assert made.modules_disk == made.nics[0].names == ""
+    assert made.modules_disk == ""
 
 
 def test_two_instances_run_under_two_identities() -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from enisle.launcher.resolver import Resolver
 from enisle.launcher.vm.protocol import Call, FromGuest, ToGuest, u32
-from enisle.launcher.vm.sockets import CONNECTIONS_LIMIT, GuestSockets, Resolver
+from enisle.launcher.vm.sockets import CONNECTIONS_LIMIT, GuestSockets
 from enisle.wire.names import HEAD_BYTES
 from tests.unit.vm.guest_end import Channel
 

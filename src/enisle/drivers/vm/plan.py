@@ -21,7 +21,7 @@ from enisle.linux.route import MACVLAN_MODES
 from enisle.model.instance import Endpoint, Instance, InstanceSpec
 from enisle.model.process import ExecSpec
 from enisle.model.resources import Resources
-from enisle.wire.plans import MountPlan, NicPlan, ProcessPlan, VmPlan
+from enisle.wire.plans import MountPlan, NicPlan, ProcessPlan, VmPlan, asks_inside
 
 DEFAULT_MEMORY_BYTES = 512 << 20
 MINIMUM_MEMORY_BYTES = 128 << 20
@@ -55,10 +55,7 @@ def vm_plan(launch: Launch, machine: Machine, facts: HostFacts, *, cgroup_parent
     uid = uid_of(instance)
     may_load = spec.privileged or "SYS_MODULE" in guest_capabilities(spec, facts)
     nics = [vm_nic_plan(endpoint, published=bool(launch.port_sockets)) for endpoint in launch.endpoints]
-    if any(nic.bridge for nic in nics):  # where the resolver is reached by the gateway, and will be: it has copies
-        for nic in nics:
-            nic.names = ""
-    wants_modules = may_load or any(nic.names for nic in nics)
+    wants_modules = may_load or asks_inside(nics)
     modules = str(machine.modules.resolve()) if wants_modules and machine.modules.exists() else ""
     return VmPlan(
         id=instance.id,

@@ -12,6 +12,7 @@ from enisle.launcher.container import files, nics, processes, userns
 from enisle.launcher.container.oom import OomWatch
 from enisle.launcher.container.session import ContainerSession
 from enisle.launcher.container.task import Task
+from enisle.launcher.resolver import Resolver
 from enisle.launcher.wall import Wall, WallError
 from enisle.linux.cgroup.group import Group
 from enisle.linux.cgroup.layout import Layout
@@ -153,12 +154,16 @@ class HostContainer(Wall):
         self._serve_names(planned, pid)
 
     def _serve_names(self, planned: list[NicPlan], pid: int) -> None:
-        """Have names answered inside, if one of the NICs asks for that. OSError."""
-        path = next((nic.names for nic in planned if nic.names), "")
-        if path and self._names is None and self._plan is not None:
+        """Have names answered inside, if one of the NICs is on no bridge: its bridges may go. OSError."""
+        if (
+            self._names is None
+            and self._plan is not None
+            and self._plan.resolver
+            and any(nic.parent for nic in planned)
+        ):
             from enisle.launcher.names import Names  # few need it, and all would have its pages
 
-            self._names = Names(self._loop, path, self._plan.id, pid)
+            self._names = Names(self._loop, Resolver(self._plan.resolver, self._plan.id), pid)
 
     def add_nic(self, nic: NicPlan, done: Callable[[WallError | None], None]) -> None:
         pid = self._pid()

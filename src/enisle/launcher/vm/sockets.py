@@ -8,25 +8,19 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from enisle.launcher.vm.protocol import Call, Failure, ToGuest, u32
-from enisle.wire.names import BY_TCP, BY_UDP, head
+from enisle.wire.names import BY_TCP, BY_UDP
 
 if TYPE_CHECKING:
+    from enisle.launcher.resolver import Resolver
     from enisle.launcher.vm.agent import Agent
     from enisle.launcher.wall import Loop
 
 CONNECTIONS_LIMIT = 64
 _NAMES = -1
 _CHUNK_BYTES = 128 << 10
-
-
-class Resolver(NamedTuple):
-    """Where an instance's questions for names go."""
-
-    path: str
-    instance_id: str
 
 
 class GuestSockets:
@@ -53,19 +47,12 @@ class GuestSockets:
         ``said``: the byte by which the guest told of it.
         """
         self._idle.add(number)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
-            if number != _NAMES:
-                sock.connect(f"/proc/self/fd/{self._sources[number]}")
-            elif self._resolver is not None:
-                sock.connect(self._resolver.path)
-                sock.send(head(BY_TCP if said == BY_TCP else BY_UDP, self._resolver.instance_id))
-        except OSError:
-            sock.close()
-            return None
+            if number == _NAMES and self._resolver is not None:
+                return self._resolver.connect(BY_TCP if said == BY_TCP else BY_UDP)
+            return _connection_to(self._sources[number])
         finally:
             self._ask()
-        return sock
 
     def ended(self) -> None:
         """A connection is gone."""
@@ -77,6 +64,16 @@ class GuestSockets:
         self._idle.clear()
         while self._sources:
             os.close(self._sources.pop())
+
+
+def _connection_to(source: int) -> socket.socket | None:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.connect(f"/proc/self/fd/{source}")
+    except OSError:
+        sock.close()
+        return None
+    return sock
 
 
 class _Connection:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from enisle.launcher.resolver import Resolver
 from enisle.launcher.vm import files, protocol
 from enisle.launcher.vm.agent import Agent
 from enisle.launcher.vm.calls import GuestCall
@@ -20,11 +21,11 @@ from enisle.launcher.vm.protocol import Call, Failure, GuestNames, Identity, Set
 from enisle.launcher.vm.qmp import Qmp, failure
 from enisle.launcher.vm.session import GuestSession
 from enisle.launcher.vm.shares import plan_mounts
-from enisle.launcher.vm.sockets import GuestSockets, Resolver
+from enisle.launcher.vm.sockets import GuestSockets
 from enisle.launcher.wall import Session, Wall, WallError
 from enisle.linux import capabilities, rlimits
 from enisle.wire.keeper import Stats
-from enisle.wire.plans import LimitsPlan, NicPlan, ProcessPlan, VmPlan, from_json
+from enisle.wire.plans import LimitsPlan, NicPlan, ProcessPlan, VmPlan, asks_inside, from_json
 
 if TYPE_CHECKING:
     from enisle.launcher.loop import EpollLoop
@@ -103,7 +104,8 @@ class VmWall(Wall):
         self._pids = max(plan.limits.pids, 0)
         self._booted = booted
         mounts = plan_mounts(plan.mounts)
-        names = guest_names(plan)
+        resolver = Resolver(plan.resolver, plan.id) if plan.resolver and asks_inside(plan.nics) else None
+        names = guest_names() if resolver is not None else GuestNames()
         machine = self._machine = Machine(self._loop, plan, mounts.shares, self._run_dir, self._machine_ended)
         agent = self._agent = Agent(
             self._loop,
@@ -117,7 +119,7 @@ class VmWall(Wall):
         self._last_resort = LastResort(self._loop, self._qmp, lambda reason: self._give_up(reason, _KILLED))
         self._nics = NicSlots(machine, self._qmp, agent, plan.nics)
         agent.send(ToGuest.SETUP, body=protocol.setup_body(guest_setup(plan, flags, names, mounts.guest)))
-        self._sockets = GuestSockets(self._loop, agent, mounts.sockets, _resolver_of(plan))
+        self._sockets = GuestSockets(self._loop, agent, mounts.sockets, resolver)
         limit_s = _BOOT_TIMEOUT_S.get(plan.accelerator, 240.0)
         self._boot_timer = self._loop.call_later(limit_s, lambda: self._broken(f"it did not boot in {limit_s:g} s"))
         return agent
@@ -364,16 +366,8 @@ def _ignore(_problem: WallError | None) -> None:
     """QEMU refuses only when it is about to end, which is heard of by other ways."""
 
 
-def _resolver_of(plan: VmPlan) -> Resolver | None:
-    """Who is asked for names from inside; None: nobody."""
-    path = next((nic.names for nic in plan.nics if nic.names), "")
-    return Resolver(path, plan.id) if path else None
-
-
-def guest_names(plan: VmPlan) -> GuestNames:
+def guest_names() -> GuestNames:
     """Where the agent listens for the workload's questions."""
-    if _resolver_of(plan) is None:
-        return GuestNames()
     from enisle.launcher.names import redirection  # few need it, and all would have its pages
     from enisle.linux.nftables.connection import transaction
 
