@@ -242,9 +242,8 @@ class Keeper:
 
     def _learn(self) -> None:
         assert self._pages is not None
-        pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-        self._pages.learn(Kind.KEEPER, pagemap)
-        os.close(pagemap)
+        with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
+            self._pages.learn(Kind.KEEPER, pagemap.fileno())
 
     def _settle_in(self, seconds: float) -> None:
         """Give memory back once there is nothing to do; what an exec session has touched as well."""

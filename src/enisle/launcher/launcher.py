@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import gc
 import os
@@ -19,14 +18,13 @@ from enisle.launcher.keeper import Keeper, make_wall
 from enisle.launcher.log import json_lines
 from enisle.launcher.loop import EpollLoop, report_exception
 from enisle.launcher.pages import Kind, SharedPages
+from enisle.launcher.sealed import sealed_copy
 from enisle.linux.cgroup.layout import host_layout
 from enisle.linux.syscalls import PR_SET_DUMPABLE, prctl, set_process_name
 from enisle.wire.frames import Decoder, Message, close_all, encode, receive
 from enisle.wire.plans import GENERATION, ContainerPlan, MountPlan, NicPlan, ProcessPlan, from_json, to_json
 
 SOCKET_NAME = "launcher.sock"
-_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-_ABOVE_STDIO = 16  # and above whatever else a child finds at a certain number
 _REPLENISH_S = 0.012  # not at once: the start just asked for, and what follows it, need the processor more
 
 
@@ -77,7 +75,7 @@ class Launcher:
 
     def __init__(self, run_root: str, library: str = "", enter: str = "") -> None:
         self._library = library
-        self._entering = sealed_copy(enter) if enter else -1
+        self._entering = entering_program(enter)
         self._pages: SharedPages | None = None
         self._loop = EpollLoop()
         self._path = os.path.join(run_root, SOCKET_NAME)
@@ -229,21 +227,14 @@ def shared_pages(library: str) -> SharedPages | None:
         return None
 
 
-def sealed_copy(program: str) -> int:
-    """A descriptor of a program in memory that nobody can write, whoever finds it as /proc/PID/exe (CVE-2019-5736); -1,
-    and a line in the log, where that cannot be."""
+def entering_program(path: str) -> int:
+    """A descriptor of enter.c, compiled, that nobody can write; -1 without it, or, with a line in the log, where that
+    cannot be had."""
     try:
-        copy = os.memfd_create("enisle-enter", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        with open(program, "rb", buffering=0) as source:
-            while os.sendfile(copy, source.fileno(), None, 1 << 24):
-                pass
-        fcntl.fcntl(copy, fcntl.F_ADD_SEALS, _SEALS)
-        high = fcntl.fcntl(copy, fcntl.F_DUPFD_CLOEXEC, _ABOVE_STDIO)
-        os.close(copy)
+        return sealed_copy(path, "enisle-enter") if path else -1
     except OSError:
         report_exception()
         return -1
-    return high
 
 
 def live(
@@ -251,7 +242,7 @@ def live(
 ) -> None:
     """The whole life of a keeper, or spare keeper, in the process forked for it. Does not return.
 
-    ``packed``: a plan for practice. ``entering``: as of :func:`sealed_copy`.
+    ``packed``: a plan for practice. ``entering``: as of :func:`entering_program`.
     """
     status = 1
     try:

@@ -23,14 +23,9 @@ def _running_sealed() -> bool:
 
 def _execute_sealed(script: str, arguments: list[str]) -> None:
     """Become the same program, run by a copy of the interpreter that nobody can write. Does not return."""
-    import fcntl
+    from enisle.launcher.sealed import sealed_copy
 
-    source = os.open("/proc/self/exe", os.O_RDONLY | os.O_CLOEXEC)
-    copy = os.memfd_create(_SEALED_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    while os.sendfile(copy, source, None, 1 << 24):
-        pass
-    seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-    fcntl.fcntl(copy, fcntl.F_ADD_SEALS, seals)
+    copy = sealed_copy("/proc/self/exe", _SEALED_NAME)
     interpreter = os.path.realpath(sys.executable)  # argv[0] tells Python where its library is
     os.execve(copy, [interpreter, "-I", "-S", script, *arguments], os.environ)
 
@@ -50,10 +45,10 @@ class _Later(ModuleType):
 def main() -> None:
     """Serve launch requests until told to quit."""
     script, arguments = os.path.abspath(__file__), sys.argv[1:]
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(script))))
     if not _running_sealed():
         _execute_sealed(script, arguments)
     sys.modules["inspect"] = _Later("inspect")
-    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(script))))
     from enisle.launcher.launcher import Launcher
 
     Launcher(*arguments).serve()

@@ -9,10 +9,10 @@ import os
 from collections.abc import Iterable
 from enum import IntEnum
 
+from enisle.launcher.sealed import SEALS
 from enisle.linux.syscalls import fail
 
 _LARGE = 256 * 1024  # of unnamed mappings only the interpreter's arenas are worth it
-_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 _LESSONS = 2  # from so many processes of a kind it is learned what the next ones touch
@@ -47,7 +47,7 @@ class SharedPages:
         os.ftruncate(self.fd, sum(length for _start, length in found))
         if code.pages_share(self.fd, self._ranges, len(found)) < 0:
             raise fail("shared pages")
-        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
+        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, SEALS)
         # Shared with all that is forked from here: how many have been learned from, and a bit for each page.
         size = -(-sum(length for _start, length in found) // _PAGE // 8)
         self._lessons = mmap.mmap(-1, len(Kind) * (1 + size))

@@ -14,7 +14,21 @@ from typing import Any
 
 from enisle.launcher.container import identity
 from enisle.launcher.container.execute import DEFAULT_PATH, environment_of
-from enisle.launcher.container.failure import MAX_PACKET_BYTES, PREFIX_CREATE, PREFIX_EXEC, ChildFailure, reason_of
+from enisle.launcher.container.failure import (
+    MAX_PACKET_BYTES,
+    NO_COMMAND,
+    NO_INTERPRETER,
+    NO_MULTIPLEXER,
+    NOT_FOUND,
+    NOT_ON_PATH,
+    OUTSIDE,
+    PREFIX_CREATE,
+    PREFIX_EXEC,
+    ChildFailure,
+    no_directory,
+    not_executed,
+    reason_of,
+)
 from enisle.launcher.wall import WallError
 from enisle.linux import capabilities, rlimits
 from enisle.linux.namespaces import Child
@@ -67,7 +81,6 @@ class Entrance:
     """One process to be: ``doors`` are the files that move it into the container's cgroup, ``namespaces`` what it joins
     of the first process; 0 for that itself, which is inside."""
 
-    instance_id: str
     process: ProcessPlan
     doors: list[str] = field(default_factory=list)
     namespaces: int = 0
@@ -75,7 +88,7 @@ class Entrance:
     def request(self) -> bytes | None:
         """What enter.c reads; None when it is longer than a packet. ChildFailure for what can never be."""
         process = self.process
-        user, group, more = identity.words(process.user, process.groups)
+        user, group = identity.words(process.user, process.groups)
         flags = 0 if self.namespaces else _Flag.IS_INSIDE
         flags |= _Flag.TERMINAL if process.terminal else 0
         flags |= _Flag.NO_NEW_PRIVS if process.no_new_privileges else 0
@@ -87,7 +100,7 @@ class Entrance:
         if flags & _Flag.WANTS_HOME:
             environment.pop(b"HOME", None)
         if not process.args or not process.args[0]:
-            raise ChildFailure("no command specified", exit_code=127)
+            raise ChildFailure(NO_COMMAND, exit_code=127)
         keep = capabilities.mask(process.capabilities)
         numbers = [flags, self.namespaces, process.oom_score_adj & 0xFFFFFFFF, process.umask, *process.terminal_size]
         numbers += [user.number or 0, (group.number if group is not None else 0) or 0, capabilities.LAST]
@@ -100,7 +113,7 @@ class Entrance:
         for text in (user.name, group.name if group is not None else "", process.cwd or "/"):
             parts.append(_text(os.fsencode(text)))
         parts.append(_text(path))
-        parts += [_texts(map(os.fsencode, self.doors)), _texts(os.fsencode(word) for word in more)]
+        parts += [_texts(map(os.fsencode, self.doors)), _texts(os.fsencode(word) for word in process.groups)]
         parts.append(_texts(map(os.fsencode, process.args)))
         parts.append(_texts(key + b"=" + value for key, value in environment.items()))
         program = binascii.a2b_base64(process.seccomp_bpf)
@@ -123,29 +136,26 @@ class Entrance:
                 return identity.no_user(process.user.partition(":")[0])
             case _Stage.GROUP if not number:
                 return identity.no_group(process.groups[which - 1] if which else process.user.partition(":")[2])
+            case _Stage.DIRECTORY if number == errno.ENOENT:
+                return no_directory(directory, NOT_FOUND, 127)
             case _Stage.DIRECTORY | _Stage.ENTER_DIRECTORY:
-                missing = stage is _Stage.DIRECTORY and number == errno.ENOENT
-                text = f'chdir to cwd ("{directory}") set in config.json failed: {reason}'
-                return ChildFailure(text, exit_code=127 if missing else 128)
+                return no_directory(directory, reason)
             case _Stage.OUTSIDE:
-                return ChildFailure(
-                    f'chdir to cwd ("{directory}") set in config.json failed: it is outside of the root'
-                )
+                return no_directory(directory, OUTSIDE)
             case _Stage.PTMX:
-                return ChildFailure("/dev/pts/ptmx of the instance is no terminal multiplexer")
+                return ChildFailure(NO_MULTIPLEXER)
             case _Stage.NOT_ON_PATH:
-                return ChildFailure(f'exec: "{command}": executable file not found in $PATH', exit_code=127)
+                return not_executed(command, NOT_ON_PATH, 127)
             case _Stage.DENIED:
-                return ChildFailure(f'exec: "{command}": permission denied', exit_code=126)
+                return not_executed(command, "permission denied")
             case _Stage.IS_DIRECTORY:
-                return ChildFailure(f'exec: "{command}": is a directory', exit_code=126)
+                return not_executed(command, "is a directory")
             case _Stage.STATUS if number == errno.ENOENT:
-                return ChildFailure(f'exec: "{command}": stat {command}: {reason}', exit_code=127)
+                return not_executed(command, f"stat {command}: {NOT_FOUND}", 127)
             case _Stage.EXEC if number == errno.ENOENT:
-                what = "no such file or directory (the interpreter it names is missing)"
-                return ChildFailure(f'exec: "{command}": {what}', exit_code=127)
+                return not_executed(command, NO_INTERPRETER, 127)
             case _Stage.STATUS | _Stage.EXEC:
-                return ChildFailure(f'exec: "{command}": {reason}', exit_code=126)
+                return not_executed(command, reason)
             case _Stage.CGROUP:
                 return ChildFailure(f"{self.doors[which]}: {reason}")
             case _Stage.LIMIT:

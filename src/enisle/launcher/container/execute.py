@@ -15,7 +15,20 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from enisle.launcher.container import identity, reaper
-from enisle.launcher.container.failure import Channel, ChildFailure, describe, reason_of
+from enisle.launcher.container.failure import (
+    NO_COMMAND,
+    NO_INTERPRETER,
+    NO_MULTIPLEXER,
+    NOT_FOUND,
+    NOT_ON_PATH,
+    OUTSIDE,
+    Channel,
+    ChildFailure,
+    describe,
+    no_directory,
+    not_executed,
+    reason_of,
+)
 from enisle.launcher.container.root import Root
 from enisle.linux import capabilities, rlimits, terminals
 from enisle.linux.syscalls import (
@@ -142,10 +155,10 @@ def _enter_directory(cwd_fd: int, path: str) -> None:
         os.fchdir(cwd_fd)
         inside = os.getcwd()
     except OSError as error:
-        raise ChildFailure(f'chdir to cwd ("{path}") set in config.json failed: {reason_of(error)}') from error
+        raise no_directory(path, reason_of(error)) from error
     os.close(cwd_fd)
     if not inside.startswith("/"):
-        raise ChildFailure(f'chdir to cwd ("{path}") set in config.json failed: it is outside of the root')
+        raise no_directory(path, OUTSIDE)
 
 
 def _working_directory(root: Root, path: str) -> int:
@@ -154,10 +167,9 @@ def _working_directory(root: Root, path: str) -> int:
     try:
         return root.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        reason = f'chdir to cwd ("{path}") set in config.json failed: no such file or directory'
-        raise ChildFailure(reason, exit_code=127) from error
+        raise no_directory(path, NOT_FOUND, 127) from error
     except OSError as error:
-        raise ChildFailure(f'chdir to cwd ("{path}") set in config.json failed: {reason_of(error)}') from error
+        raise no_directory(path, reason_of(error)) from error
 
 
 def _own_stdio(who: identity.Identity) -> None:
@@ -183,7 +195,7 @@ def environment_of(words: list[str]) -> dict[bytes, bytes]:
 
 def _run(arguments: list[str], environment: dict[bytes, bytes], channel: Channel) -> NoReturn:
     if not arguments or not arguments[0]:
-        raise ChildFailure("no command specified", exit_code=127)
+        raise ChildFailure(NO_COMMAND, exit_code=127)
     command = arguments[0]
     argv = [os.fsencode(word) for word in arguments]
     channel.send({"exec": True})
@@ -205,28 +217,27 @@ def _run(arguments: list[str], environment: dict[bytes, bytes], channel: Channel
             continue
         _replace(command, candidate, argv, environment)
     if denied:
-        raise ChildFailure(f'exec: "{command}": permission denied', exit_code=126)
-    raise ChildFailure(f'exec: "{command}": executable file not found in $PATH', exit_code=127)
+        raise not_executed(command, "permission denied")
+    raise not_executed(command, NOT_ON_PATH, 127)
 
 
 def _replace(command: str, path: str, argv: list[bytes], environment: dict[bytes, bytes]) -> NoReturn:
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError as error:
-        raise ChildFailure(f'exec: "{command}": stat {path}: no such file or directory', exit_code=127) from error
+        raise not_executed(command, f"stat {path}: {NOT_FOUND}", 127) from error
     except OSError as error:
-        raise ChildFailure(f'exec: "{command}": {reason_of(error)}', exit_code=126) from error
+        raise not_executed(command, reason_of(error)) from error
     if stat.S_ISDIR(mode):
-        raise ChildFailure(f'exec: "{command}": is a directory', exit_code=126)
+        raise not_executed(command, "is a directory")
     if not mode & 0o111:
-        raise ChildFailure(f'exec: "{command}": permission denied', exit_code=126)
+        raise not_executed(command, "permission denied")
     try:
         os.execve(path, argv, environment)
     except FileNotFoundError as error:
-        reason = "no such file or directory (the interpreter it names is missing)"
-        raise ChildFailure(f'exec: "{command}": {reason}', exit_code=127) from error
+        raise not_executed(command, NO_INTERPRETER, 127) from error
     except OSError as error:
-        raise ChildFailure(f'exec: "{command}": {reason_of(error)}', exit_code=126) from error
+        raise not_executed(command, reason_of(error)) from error
 
 
 def open_container_ptmx() -> int:
@@ -235,5 +246,5 @@ def open_container_ptmx() -> int:
     status = os.fstat(fd)
     if not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.makedev(5, 2):
         os.close(fd)
-        raise ChildFailure("/dev/pts/ptmx of the instance is no terminal multiplexer")
+        raise ChildFailure(NO_MULTIPLEXER)
     return fd

@@ -9,6 +9,12 @@ from typing import Any
 
 PREFIX_CREATE = "OCI runtime create failed: unable to start container process: "
 PREFIX_EXEC = "OCI runtime exec failed: exec failed: unable to start container process: "
+OUTSIDE = "it is outside of the root"
+NOT_FOUND = "no such file or directory"
+NOT_ON_PATH = "executable file not found in $PATH"
+NO_INTERPRETER = f"{NOT_FOUND} (the interpreter it names is missing)"
+NO_COMMAND = "no command specified"
+NO_MULTIPLEXER = "/dev/pts/ptmx of the instance is no terminal multiplexer"
 GO, GO_AND_ENTER = b"go", b"enter"
 MAX_FDS = 253  # in one packet (SCM_MAX_FD, unix(7))
 MAX_PACKET_BYTES = 64 << 10  # a third of what Linux lets one packet hold (net.core.wmem_default)
@@ -41,6 +47,14 @@ def describe(error: BaseException) -> str:
 def reason_of(error: OSError) -> str:
     """Why the call failed, in lower case, without what it was called for."""
     return os.strerror(error.errno or 0).lower()
+
+
+def no_directory(path: str, reason: str, exit_code: int = 128) -> ChildFailure:
+    return ChildFailure(f'chdir to cwd ("{path}") set in config.json failed: {reason}', exit_code=exit_code)
+
+
+def not_executed(command: str, reason: str, exit_code: int = 126) -> ChildFailure:
+    return ChildFailure(f'exec: "{command}": {reason}', exit_code=exit_code)
 
 
 class Channel:

@@ -70,14 +70,15 @@ def resolve(user: str, extra_groups: Sequence[str], read: Read) -> Identity:
     return Identity(account.uid, gid, tuple(dict.fromkeys(groups)), account.home or "/")
 
 
-def words(user: str, extra_groups: Sequence[str]) -> tuple[Word, Word | None, list[str]]:
-    """The user, the group and the further groups as words, for who looks them up. ChildFailure as of ``resolve``."""
+def words(user: str, extra_groups: Sequence[str]) -> tuple[Word, Word | None]:
+    """The user and the group, if one is named, for who looks them up; the further groups are only checked. ChildFailure
+    as of ``resolve``."""
     user_word, colon, group_word = user.partition(":")
     user_word = user_word or "0"
     group = Word(group_word, _number(group_word, "gid")) if colon and group_word else None
     for word in extra_groups:
         _number(word, "gid")
-    return Word(user_word, _number(user_word, "uid")), group, list(extra_groups)
+    return Word(user_word, _number(user_word, "uid")), group
 
 
 def no_user(word: str) -> ChildFailure:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from enisle.launcher.container import devices, enter, userns
@@ -114,7 +115,7 @@ class ContainerWall(HostContainer):
         if self._entering < 0 or plan.process.init:
             return None
         try:
-            request = Entrance(plan.id, plan.process)
+            request = Entrance(plan.process)
             packed = request.request()
         except ChildFailure as error:
             raise WallError(error.kind, error.sentence(PREFIX_CREATE), error.exit_code) from error
@@ -138,26 +139,23 @@ class ContainerWall(HostContainer):
         if userns.is_wanted(plan):
             userns.own_stdio(spawn.stdio, plan.namespaces)
         try:
-            if "pid" in joined:
-                self._enter_pid_namespace(joined["pid"])
-            child = clone(flags, cgroup_fd=cgroup_fd)
-            if child is None:
-                joined.pop("pid", None)
-                become_first_process(
-                    plan,
-                    Birth(
-                        channel_fd=spawn.channel_fd,
-                        stdio=spawn.stdio,
-                        joined=joined,
-                        layout=self._layout,
-                        cgroup_path=group.path,
-                        entering=self._entering,
-                        group=group if cgroup_fd < 0 and not userns.is_wanted(plan) else None,
-                    ),
-                )
+            with self._bearing(joined.get("pid", -1)):
+                child = clone(flags, cgroup_fd=cgroup_fd)
+                if child is None:
+                    joined.pop("pid", None)
+                    become_first_process(
+                        plan,
+                        Birth(
+                            channel_fd=spawn.channel_fd,
+                            stdio=spawn.stdio,
+                            joined=joined,
+                            layout=self._layout,
+                            cgroup_path=group.path,
+                            entering=self._entering,
+                            group=group if cgroup_fd < 0 and not userns.is_wanted(plan) else None,
+                        ),
+                    )
         finally:
-            if "pid" in joined:
-                self._leave_pid_namespace()
             close_all([*joined.values(), *([cgroup_fd] if cgroup_fd >= 0 else [])])
         return child
 
@@ -192,14 +190,19 @@ class ContainerWall(HostContainer):
                     raise WallError("conflict", text, 128) from error
         return joined, flags
 
-    def _enter_pid_namespace(self, fd: int) -> None:
-        """What we fork from now on is born there; we ourselves stay where we are."""
+    @contextmanager
+    def _bearing(self, fd: int) -> Iterator[None]:
+        """What we fork meanwhile is born in that pid namespace, in ours for -1; we ourselves stay where we are."""
+        if fd < 0:
+            yield
+            return
         if self._own_pidns < 0:
             self._own_pidns = open_namespace(os.getpid(), "pid")
         setns(fd, CLONE_NEWPID)
-
-    def _leave_pid_namespace(self) -> None:
-        setns(self._own_pidns, CLONE_NEWPID)
+        try:
+            yield
+        finally:
+            setns(self._own_pidns, CLONE_NEWPID)
 
     # --- exec ------------------------------------------------------------------------------------------------------
 
@@ -211,61 +214,45 @@ class ContainerWall(HostContainer):
         inside = plan.namespaces.pid != "host"
         hidden = inside and "SYS_PTRACE" in plan.process.capabilities and not userns.is_wanted(plan)
         if self._entering >= 0 and not hidden and not userns.is_wanted(plan):
-            entrance = Entrance(plan.id, process, group.doors(), ALL)
-            if self._enter(entrance, spawn, inside=inside):
-                return
+            spawn.entrance = Entrance(process, group.doors(), ALL)
+        try:
+            request = spawn.entrance.request() if spawn.entrance is not None else None
+            with self._bearing(self._init_pidfd if inside and not hidden else -1):
+                if request is not None:
+                    spawn.say(request)
+                    child = enter.start(self._entering, spawn.channel_fd, self._init_pidfd, spawn.stdio)
+                else:
+                    child = self._clone_further(plan, group, process, spawn, hidden=hidden)
+        except ChildFailure as error:
+            spawn.abandon(WallError(error.kind, error.sentence(PREFIX_EXEC), error.exit_code))
+        except OSError as error:
+            spawn.abandon(WallError("conflict", f"container {plan.id} is not running: {error.strerror}", 128))
+        else:
+            spawn.forked(child)
+
+    def _clone_further(
+        self, plan: ContainerPlan, group: Group, process: ProcessPlan, spawn: Spawn, *, hidden: bool
+    ) -> Child:
+        """Where enter.c is not there or cannot do it: a child of our own memory."""
         cgroup_fd = group.directory_fd()
         if userns.is_wanted(plan):
             userns.own_stdio(spawn.stdio, plan.namespaces)
         try:
-            if inside and not hidden:
-                self._enter_pid_namespace(self._init_pidfd)
-            try:
-                child = clone(0, cgroup_fd=cgroup_fd)
-                if child is None:
-                    entry = Entry(
-                        channel_fd=spawn.channel_fd,
-                        stdio=spawn.stdio,
-                        init_pidfd=self._init_pidfd,
-                        group=group if cgroup_fd < 0 else None,
-                        has_own_users=userns.is_wanted(plan),
-                        hidden=hidden,
-                    )
-                    become_further_process(process, entry)
-            finally:
-                if inside and not hidden:
-                    self._leave_pid_namespace()
-                if cgroup_fd >= 0:
-                    os.close(cgroup_fd)
-        except OSError as error:
-            spawn.abandon(WallError("conflict", f"container {plan.id} is not running: {error.strerror}", 128))
-            return
-        spawn.forked(child)
-
-    def _enter(self, entrance: Entrance, spawn: Spawn, *, inside: bool) -> bool:
-        """Have enter.c do it. False when that cannot take all that is to be said."""
-        try:
-            request = entrance.request()
-            if request is None:
-                return False
-            spawn.say(request)
-            spawn.entrance = entrance
-            if inside:
-                self._enter_pid_namespace(self._init_pidfd)
-            try:
-                child = enter.start(self._entering, spawn.channel_fd, self._init_pidfd, spawn.stdio)
-            finally:
-                if inside:
-                    self._leave_pid_namespace()
-        except ChildFailure as error:
-            spawn.abandon(WallError(error.kind, error.sentence(PREFIX_EXEC), error.exit_code))
-        except OSError as error:
-            spawn.abandon(
-                WallError("conflict", f"container {entrance.instance_id} is not running: {error.strerror}", 128)
-            )
-        else:
-            spawn.forked(child)
-        return True
+            child = clone(0, cgroup_fd=cgroup_fd)
+            if child is None:
+                entry = Entry(
+                    channel_fd=spawn.channel_fd,
+                    stdio=spawn.stdio,
+                    init_pidfd=self._init_pidfd,
+                    group=group if cgroup_fd < 0 else None,
+                    has_own_users=userns.is_wanted(plan),
+                    hidden=hidden,
+                )
+                become_further_process(process, entry)
+        finally:
+            if cgroup_fd >= 0:
+                os.close(cgroup_fd)
+        return child
 
     # --- acting ----------------------------------------------------------------------------------------------------
 
