@@ -232,6 +232,8 @@ extern int loop_fd;
 int call_main(uint8_t call, struct reader *r);
 int call_failed(int result, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int call_errno(const char *what);
+bool read_input(void *data, size_t length); /* all of it; false: it ended before */
+bool write_output(int fd, const void *data, size_t length);
 int layer_walk(bool as_layer);
 
 /* --- tar_write.c, tar_read.c --- */

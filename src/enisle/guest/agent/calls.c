@@ -33,6 +33,32 @@ int call_errno(const char *what)
     return call_failed(result, "%.200s: %s", what, strerror(error));
 }
 
+bool read_input(void *data, size_t length)
+{
+    for (uint8_t *at = data; length;) {
+        ssize_t n = read(STDIN_FILENO, at, length);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return false;
+        at += n;
+        length -= (size_t)n;
+    }
+    return true;
+}
+
+bool write_output(int fd, const void *data, size_t length)
+{
+    for (const uint8_t *at = data; length;) {
+        ssize_t n = write(fd, at, length);
+        if (n < 0 && errno != EINTR)
+            return false;
+        at += n > 0 ? n : 0;
+        length -= n > 0 ? (size_t)n : 0;
+    }
+    return true;
+}
+
 /* --- figures: lines of "<key> <value>" --- */
 
 static void copy_lines(const char *path, const char *prefix)

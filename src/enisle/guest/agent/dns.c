@@ -97,20 +97,6 @@ bool setup_names(struct reader *r, struct failure *failure)
     return listen_on(PORT) || fail(failure, STAGE_SETUP, "listen at " NAMESERVER);
 }
 
-static bool read_whole(uint8_t *at, size_t length)
-{
-    while (length) {
-        ssize_t n = read(0, at, length);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        at += n;
-        length -= (size_t)n;
-    }
-    return true;
-}
-
 /* Its message with the length before it, as TCP has it, and the answer likewise. False: there was none after all. */
 static bool pass_question(void)
 {
@@ -123,16 +109,12 @@ static bool pass_question(void)
     message[0] = 'u';
     message[1] = (uint8_t)(n >> 8);
     message[2] = (uint8_t)n;
-    for (ssize_t at = 0; at < n + 3;) {
-        ssize_t written = write(1, message + at, (size_t)(n + 3 - at));
-        if (written < 0 && errno != EINTR)
-            return true;
-        at += written > 0 ? written : 0;
-    }
-    if (!read_whole(message, 2))
+    if (!write_output(1, message, (size_t)n + 3))
+        return true;
+    if (!read_input(message, 2))
         return true;
     size_t length = (size_t)message[0] << 8 | message[1];
-    if (read_whole(message, length))
+    if (read_input(message, length))
         sendto(UDP, message, length, 0, (struct sockaddr *)&asker, size); /* whoever waits no longer loses it */
     return true;
 }

@@ -74,12 +74,8 @@ static void pass_on(int from, int to)
             continue;
         if (n <= 0)
             return;
-        for (ssize_t at = 0; at < n;) {
-            ssize_t written = write(to, buffer + at, (size_t)(n - at));
-            if (written < 0 && errno != EINTR)
-                return;
-            at += written > 0 ? written : 0;
-        }
+        if (!write_output(to, buffer, (size_t)n))
+            return;
     }
 }
 

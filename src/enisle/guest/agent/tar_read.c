@@ -22,18 +22,8 @@ static struct later *later;
 
 static bool source(void *context, void *data, size_t length)
 {
-    uint8_t *at = data;
     (void)context;
-    while (length) {
-        ssize_t n = read(STDIN_FILENO, at, length);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        at += n;
-        length -= (size_t)n;
-    }
-    return true;
+    return read_input(data, length);
 }
 
 /* The name without leading slashes and "." parts; false when it holds "..". "" is the directory itself. */
