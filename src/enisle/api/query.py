@@ -10,10 +10,21 @@ import msgspec
 
 from enisle.api.decode import decode
 from enisle.errors import Invalid
+from enisle.model.numbers import decimal
 
 _FALSE = frozenset({"", "0", "no", "false", "none"})
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 Filters = dict[str, list[str]]
+
+
+def atoi(text: str) -> int:
+    """The number that Go's strconv.Atoi takes a text for. Raises Invalid in its words."""
+    digits = decimal(text[1:] if text[:1] in ("+", "-") else text)
+    number = digits if digits is None or not text.startswith("-") else -digits
+    if number is None or not -(1 << 63) <= number < 1 << 63:
+        known = _INTEGER.fullmatch(text) is not None
+        raise Invalid(f'strconv.Atoi: parsing "{text[:100]}": {"value out of range" if known else "invalid syntax"}')
+    return number
 
 
 class Query:
@@ -56,12 +67,7 @@ class Query:
         value = self.text(name)
         if not value:
             return None
-        if not _INTEGER.fullmatch(value):
-            raise Invalid(f'strconv.Atoi: parsing "{value[:100]}": invalid syntax')
-        number = int(value) if len(value) < 100 else 1 << 63
-        if not -(1 << 63) <= number < 1 << 63:
-            raise Invalid(f'strconv.Atoi: parsing "{value[:100]}": value out of range')
-        return number
+        return atoi(value)
 
     def filters(self, accepted: frozenset[str]) -> Filters:
         """The ``filters`` parameter: {"name": {"value": true}} or, of old clients, {"name": ["value"]}."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from enisle.api.docker.network_settings import network_mode
-from enisle.api.query import Filters, flag_filter, labels_match
+from enisle.api.query import Filters, atoi, flag_filter, labels_match
 from enisle.api.times import parse_time
 from enisle.errors import Invalid
 from enisle.model.instance import HealthStatus, Instance, Status
@@ -119,8 +119,8 @@ def _by_status(values: list[str], _named: Named) -> Match:
 
 def _by_exit_code(values: list[str], _named: Named) -> Match:
     try:
-        codes = {int(value) for value in values}
-    except ValueError:
+        codes = {atoi(value) for value in values}
+    except Invalid:
         raise Invalid(f"invalid filter 'exited={values[0][:40]}'") from None
     return lambda instance: bool(instance.state.finished_at) and instance.state.exit_code in codes
 
