@@ -134,6 +134,8 @@ def _scan(lowers: Sequence[int], upper: int, places: Collection[bytes]) -> Itera
                 if change is not None:
                     yield fd, change
                 if deeper is not None:
+                    if not level.todo:
+                        levels.pop()
                     levels.append(deeper)
                     break
             else:
