@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import socket
 import struct
+import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from dnslib import QTYPE, RCODE, RR, TXT, A, DNSRecord
 
-from tests.linux.hosts import Lan
+from tests.linux.hosts import Host, Lan
 
 _ANSWER_S = 5.0
 LONG = "x" * 200
+
+
+@contextmanager
+def asking_host() -> Iterator[Host]:
+    """A host whose own nameserver is the other machine."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)  # the resolver is nobody
+        (Path(directory) / "resolv.conf").write_text(f"nameserver {Lan.address}\n")
+        with Host(Path(directory)) as running:
+            yield running
 
 
 class Nameserver:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,16 +14,13 @@ from dnslib import DNSRecord
 
 from enisle.model.network import Network
 from tests.linux.hosts import Host, Instance, Lan
-from tests.linux.nameserver import Nameserver, ask
+from tests.linux.nameserver import Nameserver, ask, asking_host
 
 
 @pytest.fixture
 def host() -> Iterator[Host]:
-    with tempfile.TemporaryDirectory() as directory:
-        Path(directory).chmod(0o755)  # the resolver is nobody
-        (Path(directory) / "resolv.conf").write_text(f"nameserver {Lan.address}\n")
-        with Host(Path(directory)) as running:
-            yield running
+    with asking_host() as running:
+        yield running
 
 
 @pytest.fixture

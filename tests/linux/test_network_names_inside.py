@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from dnslib import DNSRecord
@@ -19,18 +17,15 @@ from enisle.model.instance import InstanceSpec
 from enisle.model.network import AddressPool, Network
 from tests.linux.hosts import Host, Instance, Lan
 from tests.linux.names_inside import SERVER, listening
-from tests.linux.nameserver import LONG, Nameserver, ask
+from tests.linux.nameserver import LONG, Nameserver, ask, asking_host
 
 SEGMENT = (AddressPool(subnet="198.51.100.0/24", gateway="198.51.100.2", ip_range="198.51.100.128/25"),)
 
 
 @pytest.fixture
 def host() -> Iterator[Host]:
-    with tempfile.TemporaryDirectory() as directory:
-        Path(directory).chmod(0o755)  # the resolver is nobody
-        (Path(directory) / "resolv.conf").write_text(f"nameserver {Lan.address}\n")
-        with Host(Path(directory)) as running:
-            yield running
+    with asking_host() as running:
+        yield running
 
 
 @pytest.fixture
