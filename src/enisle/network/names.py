@@ -177,6 +177,7 @@ class Names:
     def _tell_all(self) -> None:
         for network in self._networks:
             self._send({"op": "tell_all", "network": network, "endpoints": self._told.get(network, {})})
+        self._send({"op": "told"})
 
     def _spawn(self, control: socket.socket, for_keepers: socket.socket) -> subprocess.Popen[bytes]:
         package_root = Path(__file__).resolve().parents[2]

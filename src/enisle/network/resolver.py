@@ -259,6 +259,7 @@ class Resolver:
                 known.clear()
             for endpoint, told in message["endpoints"].items():
                 known.tell(endpoint, zone.Known(**told))
+        elif op == "told":
             self._told.set()
         elif op == "forget" and network in self._listeners:
             self._listeners[network].names.forget(message["endpoint"])
