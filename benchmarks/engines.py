@@ -249,7 +249,7 @@ class Docker(Engine):
         roots = ["--data-root", str(self.root / "data"), "--exec-root", str(self.root / "exec")]
         files = ["--pidfile", str(self.root / "pid"), "--config-file", str(self.root / "none.json")]
         (self.root / "none.json").write_text("{}")
-        return ["dockerd", *roots, *files, "-H", f"unix://{self.api_socket}", "--cgroup-parent", self._cgroup]
+        return ["dockerd", *roots, *files, "-H", f"unix://{self.api_socket}", "--cgroup-parent", f"/{self._cgroup}"]
 
     def version(self) -> str:
         return str(Api(self.api_socket).call("GET", "/version")["Version"])

@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -35,17 +34,21 @@ def stamp() -> str:
     return f"{sources_digest()} {os.uname().machine}"
 
 
-def agent() -> bytes:
-    """The agent's program: the one built with the package if it fits the sources, else compiled now."""
+def agent(scratch: Path) -> bytes:
+    """The agent's program: the one built with the package if it fits the sources, else compiled now, in ``scratch``.
+
+    The compiler does not end with us, so what it writes is the caller's to sweep: a killed caller's remains.
+    """
     try:
         if (SOURCES / PREBUILT_STAMP).read_text() == stamp():
             return (SOURCES / PREBUILT).read_bytes()
     except FileNotFoundError:
         pass
-    with tempfile.TemporaryDirectory() as directory:
-        target = Path(directory) / "agent"
-        compile_agent(target)
-        return target.read_bytes()
+    target = scratch / "agent"
+    compile_agent(target)
+    program = target.read_bytes()
+    target.unlink()
+    return program
 
 
 def compile_agent(target: Path) -> None:

@@ -91,7 +91,7 @@ def initramfs(source: kernel.Kernel, agent: bytes) -> bytes:
 def _make(directory: Path, *, refresh: bool) -> Guest:
     _remove_debris(directory)
     made = Path(tempfile.mkdtemp(prefix="new-", dir=directory))
-    source, image = _source(directory, made / modules_disk.NAME, refresh=refresh)
+    source, image = _source(directory, made, refresh=refresh)
     version = f"{source.release}-{_suffix()}"
     _write(made / "vmlinux", source.image)
     _write(made / "initramfs", image)
@@ -109,12 +109,13 @@ def _make(directory: Path, *, refresh: bool) -> Guest:
     return _guest(directory, version)
 
 
-def _source(directory: Path, disk: Path, *, refresh: bool) -> tuple[kernel.Kernel, bytes]:
+def _source(directory: Path, made: Path, *, refresh: bool) -> tuple[kernel.Kernel, bytes]:
     """A kernel, and the initramfs made of it: of the guest before this one if it will do, else out of its package.
 
-    So a new version of Enisle needs no network for its guests. The disk of modules is written beside.
+    So a new version of Enisle needs no network for its guests. The disk of modules is written into ``made``.
     """
-    agent = agent_build.agent()
+    disk = made / modules_disk.NAME
+    agent = agent_build.agent(made)
     known = None if refresh else kernel.load(directory / _CURRENT)
     if known is not None:
         try:
