@@ -15,11 +15,11 @@ from typing import Any
 
 from enisle.drivers import native
 from enisle.wire import frames
+from enisle.wire.mounts import DEFAULT_SHM_BYTES, kernel_mounts, shared_memory
 from enisle.wire.plans import ContainerPlan, LogPlan, MountPlan, ProcessPlan, to_json
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 BUSYBOX = "/bin/busybox"
-NEVER = ["nosuid", "noexec", "nodev"]
 CAPABILITIES = "CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD SETGID SETUID SETPCAP SYS_CHROOT".split()
 _numbers = itertools.count()
 
@@ -190,15 +190,7 @@ class Host:
 
 
 def standard_mounts() -> list[MountPlan]:
-    return [
-        MountPlan(kind="proc", target="/proc", options=list(NEVER)),
-        MountPlan(kind="tmpfs", target="/dev", options=["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        MountPlan(kind="devpts", target="/dev/pts", options=["nosuid", "noexec", "newinstance", "ptmxmode=0666"]),
-        MountPlan(kind="sysfs", target="/sys", options=["ro", *NEVER]),
-        MountPlan(kind="cgroup", target="/sys/fs/cgroup", options=["ro", *NEVER, "relatime"]),
-        MountPlan(kind="mqueue", target="/dev/mqueue", options=list(NEVER)),
-        MountPlan(kind="tmpfs", target="/dev/shm", options=[*NEVER, "mode=1777", "size=67108864"]),
-    ]
+    return [*kernel_mounts(read_only=True), shared_memory(DEFAULT_SHM_BYTES)]
 
 
 def make_layer(directory: Path) -> None:

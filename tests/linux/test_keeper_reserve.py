@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,6 +13,7 @@ import pytest
 
 from enisle.linux import mounts
 from enisle.linux.cgroup.layout import host_layout
+from enisle.wire.mounts import kernel_mounts, shared_memory
 from enisle.wire.plans import MountPlan, to_json
 from tests.linux.keepers import Host, host
 
@@ -74,6 +76,36 @@ def test_what_was_mounted_since_can_be_bound(box: Host, tmp_path: Path) -> None:
         os.close(late)
         os.close(place)
         mounts.unmount(str(tmp_path), mounts.MNT_DETACH)
+
+
+def test_mounts_made_ahead_are_those_asked_for(box: Host) -> None:
+    look = (
+        "while read _ _ _ root place flags _ _ kind source rest; do echo $root $place $flags $kind $rest; done "
+        "</proc/self/mountinfo; ls -ln /dev | grep -v ptmx; ls /proc/sys/net /sys/class/net /proc/1/ns; "
+        "touch /dev/shm/file /dev/file; touch /sys/file /proc/sys/file"
+    )
+    wait_for_reserve(box)
+    code, ahead = box.run(box.plan("sh", "-c", look))
+    too_long_for_it = [f"V{number}={'x' * 50_000}" for number in range(4)]
+    again, asked = box.run(box.plan("sh", "-c", look, env=["PATH=/bin", *too_long_for_it]))
+    assert code == again == 1
+    assert differing(ahead) == differing(asked)
+    lines = differing(ahead)
+    assert lines[:2] == ["/ / rw,relatime overlay", "/ /proc rw,nosuid,nodev,noexec,relatime proc"]  # as it was mounted
+    assert "lo" in lines and any(line.endswith("Read-only file system") for line in lines)
+
+
+def differing(output: bytes) -> list[str]:
+    """Without what is another in each container: its cgroup's name."""
+    return re.sub(r"[0-9a-f]{16}0{48}", "ID", output.decode()).splitlines()
+
+
+def test_other_mounts_than_those_made_ahead(box: Host) -> None:
+    wait_for_reserve(box)
+    plan = box.plan("sh", "-c", "grep -c 'shm .*size=1024k' /proc/mounts; touch /sys/x; ls /dev/shm/x")
+    plan.mounts = [*kernel_mounts(read_only=True)[:-1], shared_memory(1 << 20)]
+    code, output = box.run(plan)
+    assert (code, output.splitlines()[0]) == (1, b"1")
 
 
 def test_a_plan_too_long_for_one_packet(box: Host) -> None:

@@ -6,23 +6,22 @@ import binascii
 import json
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from enisle.launcher.client import Client, ClientOptions
-from enisle.launcher.connection import Connection, listen, peer_is_root
+from enisle.launcher.connection import Connection
 from enisle.launcher.execs import Execs
 from enisle.launcher.log import JsonFileLog, LocalLog, Log
-from enisle.launcher.loop import EpollLoop, report_exception
+from enisle.launcher.loop import EpollLoop, complain, report_exception
 from enisle.launcher.pages import Kind, SharedPages
+from enisle.launcher.presence import Presence
 from enisle.launcher.relay import Relays
 from enisle.launcher.stdio import Stdio
 from enisle.launcher.wall import Session, Wall, WallError
 from enisle.linux.syscalls import give_back_freed_memory
 from enisle.wire.frames import Message, close_all
-from enisle.wire.keeper import SOCKET_NAME, STATUS_NAME
 from enisle.wire.plans import GENERATION, LimitsPlan, LogPlan, NicPlan, ProcessPlan, from_json, to_json
 
 if TYPE_CHECKING:
@@ -100,23 +99,7 @@ class Keeper:
             on_detached=lambda: self._publish({"event": "terminal_detached", "exec_id": ""}),
         )
         self._execs = Execs(loop, self._publish)
-        os.makedirs(run_dir, mode=0o700, exist_ok=True)
-        self._write_identity()
-        self._listener = listen(f"{run_dir}/{SOCKET_NAME}")
-        loop.add_reader(self._listener.fileno(), self._accept)
-
-    def _write_identity(self) -> None:
-        """For whoever finds the run directory: our pid, and our start time in ticks to tell it from a reused pid."""
-        with open("/proc/self/stat", "rb", buffering=0) as file:
-            start_time = int(file.read().rpartition(b")")[2].split()[19])
-        identity = {
-            "pid": os.getpid(),
-            "start_time": start_time,
-            "instance": self._instance_id,
-            "generation": GENERATION,
-        }
-        with open(f"{self._run_dir}/{STATUS_NAME}", "wb", buffering=0) as target:
-            target.write(json.dumps(identity).encode())  # before anybody can find our socket beside it
+        self._presence = Presence(loop, instance_id, run_dir, self.adopt)
 
     # --- connections -----------------------------------------------------------------------------------------------
 
@@ -125,16 +108,6 @@ class Keeper:
         self._connections.append(
             Connection(self._loop, sock, on_message=self._dispatch, on_closed=self._connection_closed)
         )
-
-    def _accept(self) -> None:
-        try:
-            sock, _address = self._listener.accept()
-        except OSError:
-            return
-        if peer_is_root(sock):
-            self.adopt(sock)
-        else:
-            sock.close()
 
     def _connection_closed(self, connection: Connection) -> None:
         self._connections.remove(connection)
@@ -181,20 +154,26 @@ class Keeper:
         self._wall = self._make_wall(message["wall"], self._loop, self._run_dir)
         self._wall.on_oom = self._out_of_memory
         if message.get("files_only"):
+            self._presence.begin()
             self._wall.open_files(plan, lambda error: self._files_open(request, error))
             return
         self._exit_file = plan.get("exit_file", "")
         self._status["state"] = "starting"
         try:
-            process = from_json(ProcessPlan, plan["process"])
-            self._log = self._open_log(from_json(LogPlan, plan.get("log") or {}))
-            self._stdio.configure(process, self._log)
-            self._wall.start(plan, self._stdio, lambda result: self._start_done(request, result))
+            self._wall.start(
+                plan, self._stdio, lambda result: self._start_done(request, result), lambda: self._get_ready(plan)
+            )
         except WallError as error:
             self._start_done(request, error)
         except Exception as error:
             report_exception()
             self._start_done(request, WallError("internal", f"keeper: start: {error!r}", 128))
+
+    def _get_ready(self, plan: dict[str, Any]) -> None:
+        """For what the instance will say, and for whoever looks for it."""
+        self._presence.begin()
+        self._log = self._open_log(from_json(LogPlan, plan.get("log") or {}))
+        self._stdio.configure(from_json(ProcessPlan, plan["process"]), self._log)
 
     def _op_hold(self, request: Request, fds: list[int]) -> None:
         if self._status["state"] != "created":
@@ -227,7 +206,7 @@ class Keeper:
             self._status["finished_at"] = time.time_ns()
             self._close_wall()
             self._write_exit_file()
-            self._remove_run_dir()
+            self._presence.end()
             connection.fail(message, result.kind, result.message, result.exit_code)
             self._end()
             return
@@ -261,7 +240,7 @@ class Keeper:
         connection, message = request
         if error is not None:
             self._close_wall()
-            self._remove_run_dir()
+            self._presence.end()
             connection.fail(message, error.kind, error.message, error.exit_code)
             self._end()
             return
@@ -280,7 +259,7 @@ class Keeper:
             self._status["error"] = self._wall.failure()
         self._write_exit_file()
         self._close_wall()
-        self._remove_run_dir()
+        self._presence.end()
         names = ("exit_code", "oom_killed", "error", "finished_at")
         self._publish({"event": "exit", **{name: self._status[name] for name in names}})
         self._end()
@@ -307,24 +286,11 @@ class Keeper:
                 report_exception()
                 self._status["error"] = self._status["error"] or f"not all of it could be removed: {error}"
 
-    def _remove_run_dir(self) -> None:
-        self._loop.remove(self._listener.fileno())
-        self._listener.close()
-        for name in (SOCKET_NAME, STATUS_NAME):
-            try:
-                os.unlink(os.path.join(self._run_dir, name))
-            except FileNotFoundError:
-                pass
-        try:
-            os.rmdir(self._run_dir)
-        except OSError as error:
-            complain(f"{self._run_dir} stays behind: {error.strerror}")
-
     def _end(self) -> None:
         """Stop serving; clients that still have output to get are waited for, as long as they take any."""
         if self._status["state"] in ("created", "files"):
             self._close_wall()
-            self._remove_run_dir()
+            self._presence.end()
             self._status["state"] = "exited"
         for connection in list(self._connections):
             connection.end()
@@ -462,12 +428,6 @@ class Keeper:
             connection.fail(message, result.kind, result.message, result.exit_code)
         else:
             connection.answer(message, result)
-
-
-def complain(text: str) -> None:
-    """Into the launcher's log, which is our stderr."""
-    sys.stderr.write(f"keeper {os.getpid()}: {text}\n")
-    sys.stderr.flush()
 
 
 def client_options(message: Message) -> ClientOptions:

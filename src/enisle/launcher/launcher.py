@@ -206,11 +206,11 @@ def warm_up(packed: bytes) -> None:
 
 def rehearse(packed: bytes, pages: SharedPages | None) -> Callable[[], None]:
     """What a first process does while it waits for its plan. The result is to be called just before its exec."""
+    if pages is not None and not pages.learns(Kind.FIRST_PROCESS):
+        pages.touch(Kind.FIRST_PROCESS)
+        return lambda: None
     warm_up(packed)
     if pages is None:
-        return lambda: None
-    if not pages.learns(Kind.FIRST_PROCESS):
-        pages.touch(Kind.FIRST_PROCESS)
         return lambda: None
     pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     return lambda: pages.learn(Kind.FIRST_PROCESS, pagemap)
@@ -258,8 +258,9 @@ def live(
             set_process_name("enisle-spare")
             if host_layout().version == 1:  # on v2 the first process is born in its cgroup, so not before that is known
                 reserve = make_reserve(functools.partial(rehearse, packed, pages), entering)
-            warm_up(packed)
-            if pages is not None:
+            if pages is None or pages.learns(Kind.KEEPER):
+                warm_up(packed)
+            else:
                 pages.touch(Kind.KEEPER)
             job = wait_for_job(orders)
         if job is not None:

@@ -150,3 +150,9 @@ class EpollLoop:
             callback()
         except Exception:
             report_exception()
+
+
+def complain(text: str) -> None:
+    """Into the launcher's log, which is a keeper's stderr."""
+    sys.stderr.write(f"keeper {os.getpid()}: {text}\n")
+    sys.stderr.flush()

@@ -93,8 +93,18 @@ class Wall(ABC):
     warnings: list[str] = []  # noqa: RUF012 - replaced, never changed in place
 
     @abstractmethod
-    def start(self, plan: dict[str, Any], events: SessionEvents, done: Callable[[Session | WallError], None]) -> None:
-        """Begin; ``done`` is called once, when the program was exec'd or could not be. After an error all is undone."""
+    def start(
+        self,
+        plan: dict[str, Any],
+        events: SessionEvents,
+        done: Callable[[Session | WallError], None],
+        meanwhile: Callable[[], None],
+    ) -> None:
+        """Begin; ``done`` is called once, when the program was exec'd or could not be. After an error all is undone.
+
+        ``meanwhile``: what the core has to do before the program runs, to be called once before this returns, best when
+        nothing else is left but to wait for others; for a wall with files in the run directory, first. It may raise.
+        """
 
     @abstractmethod
     def open_files(self, plan: dict[str, Any], done: Callable[[WallError | None], None]) -> None:

@@ -74,6 +74,15 @@ _umount2 = c_function("umount2", ctypes.c_char_p, ctypes.c_int)
 
 def new(filesystem: str, options: dict[str, str | None] | None = None, *, attributes: int = 0, source: str = "") -> int:
     """A detached mount of a new file system; the descriptor is its root. Options without value are flags."""
+    context = create(filesystem, options, source=source)
+    try:
+        return mount_created(context, attributes=attributes)
+    finally:
+        os.close(context)
+
+
+def create(filesystem: str, options: dict[str, str | None] | None = None, *, source: str = "") -> int:
+    """A new file system that is not mounted yet: the descriptor is for :func:`mount_created`, once."""
     context = _fsopen(filesystem.encode(), _FSOPEN_CLOEXEC)
     if context < 0:
         raise fail(filesystem)
@@ -87,12 +96,18 @@ def new(filesystem: str, options: dict[str, str | None] | None = None, *, attrib
                 raise fail(f"{filesystem} option {key}")
         if _fsconfig(context, _FSCONFIG_CMD_CREATE, None, None, 0) < 0:
             raise fail(filesystem)
-        fd = _fsmount(context, _FSMOUNT_CLOEXEC, attributes)
-        if fd < 0:
-            raise fail(filesystem)
-        return fd
-    finally:
+    except OSError:
         os.close(context)
+        raise
+    return context
+
+
+def mount_created(context: int, *, attributes: int = 0) -> int:
+    """A detached mount of what was created; the descriptor is its root."""
+    fd = _fsmount(context, _FSMOUNT_CLOEXEC, attributes)
+    if fd < 0:
+        raise fail("fsmount")
+    return fd
 
 
 def clone_tree(dirfd: int, path: PathLike = "", *, recursive: bool = False) -> int:

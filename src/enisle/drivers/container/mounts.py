@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enisle.contracts import HostMount, Launch
 from enisle.errors import Invalid
-from enisle.model.instance import InstanceSpec
+from enisle.wire.mounts import DEFAULT_SHM_BYTES, kernel_mounts, shared_memory
 from enisle.wire.plans import MountPlan
 
 # Mounts below /proc that programs such as lxcfs make; anything else there would hide or fake what the kernel says.
@@ -12,7 +12,6 @@ _ALLOWED_IN_PROC = frozenset(
     "/proc/cpuinfo /proc/diskstats /proc/meminfo /proc/stat /proc/swaps /proc/uptime /proc/loadavg /proc/slabinfo "
     "/proc/net/dev /proc/sys/kernel/ns_last_pid".split()
 )
-_NEVER = ["nosuid", "noexec", "nodev"]
 _OURS = frozenset({"volume", "image"})  # a bind shows the host's files, to which the container's root has no right
 _ETC_FILES = ("hosts", "hostname", "resolv.conf")
 
@@ -20,7 +19,7 @@ _ETC_FILES = ("hosts", "hostname", "resolv.conf")
 def mount_plans(launch: Launch) -> list[MountPlan]:
     """All of them; a mount of the user's takes the place of ours at the same target."""
     users = {_normal(mount.target): _user_mount(mount) for mount in launch.mounts}
-    ours = [*_kernel_mounts(launch.instance.spec), *_shared_memory(launch), *_etc_files(launch)]
+    ours = [*kernel_mounts(read_only=not launch.instance.spec.privileged), *_shared_memory(launch), *_etc_files(launch)]
     planned = [mount for mount in ours if mount.target not in users]
     # Outer before inner: a mount would hide what was mounted below its target before it.
     return planned + sorted(users.values(), key=lambda mount: (mount.target.count("/"), mount.target))
@@ -37,18 +36,6 @@ def check_targets(targets: list[str]) -> None:
             raise Invalid(f'invalid mount config: "{path[:200]}" cannot be mounted because it is inside /proc')
 
 
-def _kernel_mounts(spec: InstanceSpec) -> list[MountPlan]:
-    kernel = ["rw" if spec.privileged else "ro", *_NEVER]
-    mounts = [
-        MountPlan(kind="proc", target="/proc", options=list(_NEVER)),
-        MountPlan(kind="tmpfs", target="/dev", options=["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        MountPlan(kind="devpts", target="/dev/pts", options=["nosuid", "noexec", "newinstance", "ptmxmode=0666"]),
-        MountPlan(kind="sysfs", target="/sys", options=kernel),
-        MountPlan(kind="cgroup", target="/sys/fs/cgroup", options=[*kernel, "relatime"]),
-    ]
-    return [*mounts, MountPlan(kind="mqueue", target="/dev/mqueue", options=list(_NEVER))]
-
-
 def _shared_memory(launch: Launch) -> list[MountPlan]:
     """/dev/shm as the IPC mode has it: one's own, none, the host's, or that of the instance joined."""
     spec = launch.instance.spec
@@ -59,8 +46,7 @@ def _shared_memory(launch: Launch) -> list[MountPlan]:
     if "ipc" in launch.joins:
         source = f"/proc/{launch.joins['ipc']}/root/dev/shm"
         return [MountPlan(kind="bind", target="/dev/shm", source=source, options=["bind", "rprivate"])]
-    size = spec.shm_size_bytes or 64 << 20
-    return [MountPlan(kind="tmpfs", target="/dev/shm", options=[*_NEVER, "mode=1777", f"size={size}"])]
+    return [shared_memory(spec.shm_size_bytes or DEFAULT_SHM_BYTES)]
 
 
 def _etc_files(launch: Launch) -> list[MountPlan]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from enisle.launcher.container import cgroupfs, devices, userns
@@ -17,6 +17,7 @@ from enisle.launcher.container.execute import (
     watch_for_imports,
 )
 from enisle.launcher.container.failure import PREFIX_CREATE, Channel, ChildFailure, describe
+from enisle.launcher.container.filesystems import Premade, usual
 from enisle.launcher.container.options import Options
 from enisle.launcher.container.rootfs import Rootfs
 from enisle.launcher.descriptors import keep_only, place
@@ -44,7 +45,7 @@ class Birth:
 
     ``stdio``: stdin, stdout and stderr, or nothing for a terminal. ``group``: to be joined; None where clone3 did that.
     ``loopback``: whether that link has still to be set up in a network namespace of our own. ``entering``: as of
-    wall.ContainerWall. ``farewell``: to be called before the exec.
+    wall.ContainerWall. ``farewell``: to be called before the exec. ``premade``: mounts that may be used.
     """
 
     channel_fd: int
@@ -56,6 +57,7 @@ class Birth:
     loopback: bool = True
     entering: int = -1
     farewell: Callable[[], None] | None = None
+    premade: Premade = field(default_factory=Premade)
 
 
 def become_first_process(plan: ContainerPlan, birth: Birth) -> NoReturn:
@@ -75,16 +77,22 @@ def become_reserve(channel_fd: int, rehearse: Callable[[], Callable[[], None]], 
         farewell = rehearse()
         with Route() as route:
             route.link_up("lo")
+        premade = usual(cgroup_v1=host_layout().version == 1)
         data, stdio = channel.receive()
         if data:
-            _begin(from_json(ContainerPlan, json.loads(data)), stdio, channel, farewell, entering)
+            _begin(from_json(ContainerPlan, json.loads(data)), stdio, channel, farewell, entering, premade)
     except BaseException as error:
         channel.fail(error, PREFIX_CREATE)
     os._exit(1)
 
 
 def _begin(
-    plan: ContainerPlan, stdio: list[int], channel: Channel, farewell: Callable[[], None], entering: int
+    plan: ContainerPlan,
+    stdio: list[int],
+    channel: Channel,
+    farewell: Callable[[], None],
+    entering: int,
+    premade: Premade,
 ) -> NoReturn:
     unshare(CLONE_NEWNS)
     for target, fd in enumerate(stdio):
@@ -102,6 +110,7 @@ def _begin(
         loopback=False,
         entering=entering,
         farewell=farewell,
+        premade=premade,
     )
     _Setup(plan, birth, channel).run()
 
@@ -127,7 +136,7 @@ class _Setup:
         self._plan = plan
         self._birth = birth
         self._channel = channel
-        self._rootfs = Rootfs(plan.lower, plan.upper, plan.work)
+        self._rootfs = Rootfs(plan.lower, plan.upper, plan.work, birth.premade)
         self._ready = False
         self._enters = False
         self._warnings: list[str] = []
@@ -209,7 +218,8 @@ class _Setup:
     def _mount_cgroup(self, options: Options, attach: cgroupfs.Attach) -> None:
         self._wait_ready()
         private = self._plan.namespaces.cgroup == "private"
-        cgroupfs.mount_tree(self._birth.layout, self._birth.cgroup_path, options, attach, private=private)
+        birth = self._birth
+        cgroupfs.mount_tree(birth.layout, birth.cgroup_path, options, attach, private=private, premade=birth.premade)
 
     def _set_names(self) -> None:
         if self._plan.namespaces.uts != "private":

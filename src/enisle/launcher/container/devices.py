@@ -20,7 +20,8 @@ _LINKS = (
     ("ptmx", "pts/ptmx"),
     ("core", "/proc/kcore"),
 )
-STANDARD_NAMES = (*(name for name, _major, _minor in _NODES), *(name for name, _target in _LINKS))
+_DIRECTORIES = ("pts", "mqueue")  # where file systems of their own are mounted
+STANDARD_NAMES = (*_DIRECTORIES, *(name for name, _major, _minor in _NODES), *(name for name, _target in _LINKS))
 
 
 def rules(devices: Iterable[DevicePlan], extra: Sequence[str]) -> list[DeviceRule]:
@@ -38,6 +39,8 @@ def make_standard_nodes(dev_fd: int) -> int:
         os.mknod(name, stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=dev_fd)
     for name, target in _LINKS:
         os.symlink(target, name, dir_fd=dev_fd)
+    for name in _DIRECTORIES:
+        os.mkdir(name, 0o755, dir_fd=dev_fd)
     return open_null(dev_fd)
 
 

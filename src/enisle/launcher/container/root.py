@@ -32,7 +32,23 @@ class Root:
         try:
             return self.open(path, links=links)
         except FileNotFoundError:
+            pass
+        try:
+            return self._make_last(path, directory=directory)
+        except OSError:
             return self._make(path, directory=directory, links=links)
+
+    def _make_last(self, path: str, *, directory: bool) -> int:
+        """Where only the last part is missing, and none of the others is a link. OSError otherwise."""
+        parent, _, name = path.rpartition("/")
+        if name in ("", ".", ".."):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        fd = self.open(parent or "/", os.O_PATH | os.O_DIRECTORY, links=False)
+        try:
+            _create(fd, name, directory=directory)
+        finally:
+            os.close(fd)
+        return self.open(path, links=False)
 
     def _make(self, path: str, *, directory: bool, links: bool) -> int:
         """Walk part by part: ``done`` holds no links, and every step starts again from the root."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from enisle.launcher.container import devices
 from enisle.launcher.container.copyup import copy_up
 from enisle.launcher.container.failure import ChildFailure, describe
+from enisle.launcher.container.filesystems import EMPTY_DIRECTORY, Premade, planned
 from enisle.launcher.container.options import Options, parse
 from enisle.launcher.container.root import Root
 from enisle.launcher.sources import take, take_image
@@ -21,7 +22,7 @@ from enisle.linux import mounts
 from enisle.linux.syscalls import pivot_root
 from enisle.wire.plans import MountPlan
 
-_FILESYSTEMS = {"proc": "proc", "sysfs": "sysfs", "devpts": "devpts", "mqueue": "mqueue", "tmpfs": "tmpfs"}
+_EMPTY = mounts.ATTR_RDONLY | mounts.ATTR_NOEXEC
 _STRICT = frozenset({"proc", "sysfs", "devpts", "mqueue", "cgroup"})
 TAKEN = frozenset({"bind", "volume"})
 BINDS = TAKEN | {"image"}
@@ -34,8 +35,9 @@ MountCgroup = Callable[[Options, Callable[[int], None]], None]
 class Rootfs:
     """The new root while it is made. ``proc_fd``, ``pts_fd`` and ``null_fd`` are -1 until those mounts were made."""
 
-    def __init__(self, lower: list[str], upper: str, work: str) -> None:
+    def __init__(self, lower: list[str], upper: str, work: str, premade: Premade | None = None) -> None:
         self._directories = (lower, upper, work)
+        self._premade = premade or Premade()
         self._sources: dict[int, int] = {}
         self._dev_fd = -1
         self.root = Root(-1)
@@ -45,14 +47,14 @@ class Rootfs:
 
     # --- before anything of the host is hidden ---------------------------------------------------------------------
 
-    def take_sources(self, planned: Iterable[MountPlan]) -> None:
+    def take_sources(self, plans: Iterable[MountPlan]) -> None:
         """Take a copy of each bind source's mount, with its propagation; then cut this namespace off the host's."""
-        planned = list(planned)
-        for mount in planned:
+        plans = list(plans)
+        for mount in plans:
             if mount.kind in TAKEN:
                 self._sources[id(mount)] = take_source(mount)
         mounts.set_tree_propagation("/", mounts.MS_PRIVATE)
-        for mount in planned:
+        for mount in plans:
             if mount.kind == "image":
                 self._sources[id(mount)] = self._take_image(mount)
 
@@ -72,10 +74,10 @@ class Rootfs:
         mount_overlay(lower, upper, work, upper)
         self.root = Root(os.open(upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
 
-    def adopt(self, planned: Iterable[MountPlan], made: list[int]) -> None:
+    def adopt(self, plans: Iterable[MountPlan], made: list[int]) -> None:
         """Instead of ``take_sources`` and ``mount_root``: root, /dev and bind sources, made by userns.prepare."""
         root, self._dev_fd, *sources = made
-        self._sources = dict(zip((id(mount) for mount in planned if mount.kind in BINDS), sources, strict=True))
+        self._sources = dict(zip((id(mount) for mount in plans if mount.kind in BINDS), sources, strict=True))
         mounts.set_tree_propagation("/", mounts.MS_PRIVATE)
         self._attach_root(root, _PLACE)
 
@@ -97,7 +99,7 @@ class Rootfs:
                 mount_cgroup(options, lambda fd: self._attach(fd, plan))
             else:
                 made = self._dev_fd if plan.target == "/dev" and plan.kind == "tmpfs" else -1
-                fd = made if made >= 0 else _new_filesystem(plan, options)
+                fd = made if made >= 0 else self._premade.mount(planned(plan, options), attributes=options.add)
                 self._attach(fd, plan)
                 self._keep(fd, plan)
         except OSError as error:
@@ -186,7 +188,9 @@ class Rootfs:
             if target < 0:
                 continue
             if stat.S_ISDIR(os.fstat(target).st_mode):
-                cover = _empty_directory() if empty < 0 else mounts.clone_tree(empty)
+                cover = (
+                    self._premade.mount(EMPTY_DIRECTORY, attributes=_EMPTY) if empty < 0 else mounts.clone_tree(empty)
+                )
             else:
                 cover = mounts.clone_tree(self.null_fd)
             mounts.attach(cover, target)
@@ -259,10 +263,6 @@ def mount_overlay(lower: list[str], upper: str, work: str, target: str) -> None:
             os.close(fd)
 
 
-def _empty_directory() -> int:
-    return mounts.new("tmpfs", {"size": "4k", "mode": "0555"}, attributes=mounts.ATTR_RDONLY | mounts.ATTR_NOEXEC)
-
-
 def take_source(plan: MountPlan) -> int:
     """A detached copy of the mount that a bind or volume is to show. ChildFailure."""
     options = parse(plan.options)
@@ -276,14 +276,3 @@ def source_failure(plan: MountPlan, error: OSError) -> ChildFailure:
     """What to say when the source of a mount cannot be had."""
     source = plan.name or plan.source
     return ChildFailure(f'error mounting "{source}" to rootfs at "{plan.target}": {describe(error)}')
-
-
-def _new_filesystem(plan: MountPlan, options: Options) -> int:
-    filesystem = _FILESYSTEMS.get(plan.kind)
-    if filesystem is None:
-        raise ChildFailure(f"mount at {plan.target}: no file system is called {plan.kind!r}")
-    data = options.data
-    if plan.kind == "devpts":
-        data = {"mode": "0620", "gid": "5", **data}  # 5 is tty in every distribution
-        data.pop("newinstance", None)  # always so since Linux 4.7
-    return mounts.new(filesystem, data, attributes=options.add)

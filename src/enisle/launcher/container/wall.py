@@ -58,13 +58,20 @@ class ContainerWall(HostContainer):
 
     # --- start -----------------------------------------------------------------------------------------------------
 
-    def start(self, plan: dict[str, Any], events: SessionEvents, done: Callable[[Session | WallError], None]) -> None:
+    def start(
+        self,
+        plan: dict[str, Any],
+        events: SessionEvents,
+        done: Callable[[Session | WallError], None],
+        meanwhile: Callable[[], None],
+    ) -> None:
         self._plan = parsed = from_json(ContainerPlan, plan)
         process = parsed.process
         spawn = Spawn(self._loop, events, terminal=process.terminal, stdin=process.stdin, done=self._started(done))
         self._first = spawn
         try:
             self._spawn_first(plan, parsed, spawn)
+            meanwhile()
         except WallError as error:
             spawn.abandon(error)
         except OSError as error:

@@ -50,7 +50,8 @@ class OciWall(HostContainer):
 
     # --- start -----------------------------------------------------------------------------------------------------
 
-    def start(self, plan: dict[str, Any], events: SessionEvents, done: Done) -> None:
+    def start(self, plan: dict[str, Any], events: SessionEvents, done: Done, meanwhile: Callable[[], None]) -> None:
+        meanwhile()
         self._plan = parsed = from_json(ContainerPlan, plan)
         self._runtime = Runtime(parsed.runtime, parsed.id, self._directory)
         self._layout = host_layout()

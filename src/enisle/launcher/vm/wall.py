@@ -67,7 +67,14 @@ class VmWall(Wall):
 
     # --- starting --------------------------------------------------------------------------------------------------
 
-    def start(self, plan: dict[str, Any], events: SessionEvents, done: Callable[[Session | WallError], None]) -> None:
+    def start(
+        self,
+        plan: dict[str, Any],
+        events: SessionEvents,
+        done: Callable[[Session | WallError], None],
+        meanwhile: Callable[[], None],
+    ) -> None:
+        meanwhile()
         vm = from_json(VmPlan, plan)
         body = protocol.run_body(vm.process, identity(vm.process), main=True)
         answered = False
