@@ -29,7 +29,7 @@ from enisle.model.process import ExecSpec
 from enisle.wire.frames import MAX_FDS
 from enisle.wire.keeper import SOCKET_NAME
 from enisle.wire.names import SOCKET_NAME as RESOLVER_SOCKET_NAME
-from enisle.wire.plans import ContainerPlan, LimitsPlan, NicPlan, ProcessPlan, VmPlan, to_json
+from enisle.wire.plans import ContainerPlan, LimitsPlan, NicPlan, ProcessPlan, VmPlan
 
 EXIT_FILE = "exit.json"
 _START_TIMEOUT_S = 300.0
@@ -101,7 +101,7 @@ class KeeperDriver(ABC):
         await self._end_files_sessions(launch.instance.id)
         with suppress(FileNotFoundError):
             os.unlink(launch.directory / EXIT_FILE)
-        fields: Message = {"wall": wall, "plan": to_json(plan)}
+        fields: Message = {"wall": wall, "plan": plan}
         if launch.port_sockets:
             fields |= self.relays(launch.instance.bound_ports, publisher(launch.endpoints))
         try:
@@ -241,7 +241,7 @@ class KeeperDriver(ABC):
         run_dir = self._run_root / "files" / name
         channel = await self._channel(launch.instance.id, run_dir)
         try:
-            fields = {"wall": self.wall, "plan": to_json(plan), "files_only": True}
+            fields = {"wall": self.wall, "plan": plan, "files_only": True}
             await channel.request("start", fields, timeout_s=_START_TIMEOUT_S)
         except BaseException:
             channel.close()

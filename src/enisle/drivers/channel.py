@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import dataclasses
 import os
 import socket
 from collections import deque
@@ -12,8 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from enisle.errors import EnisleError, Internal, StartFailed, Unavailable, of_kind
 from enisle.wire import frames
+from enisle.wire.plans import to_json
 
 Message = dict[str, Any]
 
@@ -24,6 +28,17 @@ class _Outgoing:
 
     data: memoryview
     fds: list[int]
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def _frame(message: Message) -> bytes:
+    try:
+        return frames.pack(_encoder.encode(message))
+    except (UnicodeEncodeError, OverflowError):  # what is no UTF-8 on this host; numbers of more than 64 bits
+        plain = {name: to_json(value) if dataclasses.is_dataclass(value) else value for name, value in message.items()}
+        return frames.encode(plain)
 
 
 def error_of(message: Message) -> EnisleError:
@@ -67,6 +82,8 @@ class Channel:
     def post(self, op: str, fields: Message | None = None, fds: Sequence[int] = ()) -> asyncio.Future[Message]:
         """Send a request at once; the future gives the answer's fields or raises the failure it names.
 
+        A field may be a plan (:mod:`enisle.wire.plans`).
+
         Requests leave in the order of the calls. The descriptors stay the caller's.
         """
         future: asyncio.Future[Message] = self._loop.create_future()
@@ -79,7 +96,7 @@ class Channel:
         if fds:
             message["fds"] = len(fds)
         try:
-            data = frames.encode(message)
+            data = _frame(message)
         except frames.ProtocolError as error:
             future.set_exception(Internal(f"{self._peer}: {op}: {error}."))
             return future

@@ -22,7 +22,7 @@ from enisle.drivers.channel import Channel, Message
 from enisle.errors import Conflict, EnisleError, NotFound, Unavailable
 from enisle.model.instance import BoundPort, Endpoint, Instance, InstanceSpec
 from enisle.model.process import ExecSpec
-from enisle.wire.plans import LimitsPlan, NicPlan, ProcessPlan, to_json
+from enisle.wire.plans import LimitsPlan, NicPlan, ProcessPlan
 
 OnEvent = Callable[[str, dict[str, Any]], Awaitable[None]]
 
@@ -225,7 +225,7 @@ class KeeperClient:
 
     async def exec(self, exec_id: str, spec: ExecSpec, instance: Instance, connection: Connection | None) -> int:
         plan = self._translator.exec_plan(instance, spec)
-        fields: Message = {"exec_id": exec_id, "process": to_json(plan)}
+        fields: Message = {"exec_id": exec_id, "process": plan}
         if connection is not None:
             fields |= attach_fields(connection)
         self._exec_future(exec_id)
@@ -264,10 +264,10 @@ class KeeperClient:
         return list(answer.get("titles", [])), [list(row) for row in answer.get("processes", [])]
 
     async def update(self, spec: InstanceSpec) -> None:
-        await self.request("update", {"limits": to_json(self._translator.limits_plan(spec))})
+        await self.request("update", {"limits": self._translator.limits_plan(spec)})
 
     async def add_nic(self, endpoint: Endpoint) -> None:
-        await self.request("nic_add", {"nic": to_json(self._translator.nic_plan(endpoint))})
+        await self.request("nic_add", {"nic": self._translator.nic_plan(endpoint)})
 
     async def remove_nic(self, name: str) -> None:
         await self.request("nic_remove", {"name": name})

@@ -29,7 +29,11 @@ class ProtocolError(Exception):
 
 def encode(message: Message) -> bytes:
     """The frame of one message. Raises ProtocolError when it is longer than MAX_FRAME_BYTES."""
-    body = _to_text(message).encode("utf-8", "surrogateescape")
+    return pack(_to_text(message).encode("utf-8", "surrogateescape"))
+
+
+def pack(body: bytes) -> bytes:
+    """The frame of a message that is JSON already. ProtocolError as for ``encode``."""
     if len(body) > MAX_FRAME_BYTES:
         raise ProtocolError(f"a frame of {len(body)} bytes is over the limit of {MAX_FRAME_BYTES}")
     return _LENGTH.pack(len(body)) + body

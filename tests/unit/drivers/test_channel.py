@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ import uvloop
 from enisle.drivers.channel import Channel
 from enisle.errors import Conflict, Internal, StartFailed, Unavailable
 from enisle.wire import frames
+from enisle.wire.plans import ProcessPlan, from_json, to_json
 from tests.unit.drivers.peer import Message, Peer
 
 
@@ -30,6 +32,17 @@ async def test_answers_find_their_requests_in_any_order(peer: Peer) -> None:
     await peer.answer(two, value=2)
     await peer.answer(one, value=1)
     assert ((await first)["value"], (await second)["value"]) == (1, 2)
+    channel.close()
+
+
+@pytest.mark.parametrize("word", ["plain", "\udcff is no UTF-8"])
+async def test_plans_arrive_as_json(peer: Peer, word: str) -> None:
+    channel = Channel(peer.ours, peer="The keeper")
+    plan = ProcessPlan(args=[word], rlimits=[("NOFILE", 1, 1 << 70)])
+    channel.post("exec", {"process": plan})
+    received = (await peer.expect("exec"))["process"]
+    assert received == json.loads(json.dumps(to_json(plan)))
+    assert from_json(ProcessPlan, received).args == [word]
     channel.close()
 
 
