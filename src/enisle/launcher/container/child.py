@@ -164,6 +164,7 @@ class _Setup:
         rootfs.write_sysctls(plan.sysctls)
         rootfs.make_read_only(plan.read_only_paths)
         rootfs.mask(plan.masked_paths)
+        self._birth.premade.close()
         self._make_working_directory()
         watch_for_imports(self._channel)
         rootfs.enter(read_only=plan.read_only_root)

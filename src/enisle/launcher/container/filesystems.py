@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enisle.launcher.container.failure import ChildFailure
 from enisle.launcher.container.options import Options, parse
 from enisle.linux import mounts
+from enisle.wire.frames import close_all
 from enisle.wire.mounts import DEFAULT_SHM_BYTES, kernel_mounts, shared_memory
 from enisle.wire.plans import MountPlan
 
@@ -72,6 +73,11 @@ class Premade:
             return mounts.mount_created(context, attributes=attributes)
         finally:
             os.close(context)
+
+    def close(self) -> None:
+        """Let go of what nobody wanted."""
+        close_all(list(self._made.values()))
+        self._made.clear()
 
 
 def usual(*, cgroup_v1: bool) -> Premade:
