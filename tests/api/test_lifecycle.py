@@ -123,7 +123,8 @@ def test_no_health_check(wall: Wall) -> None:
 
 @pytest.mark.parametrize("asked", [("--restart", "unhealthy"), ("--label", "enisle.restart=unhealthy")])
 def test_unhealthy_is_restarted(wall: Wall, asked: tuple[str, ...]) -> None:
-    name = wall.start("sick", "--health-cmd", "test ! -e /tmp/sick", *CHECK, "--tmpfs", "/tmp", *asked)
+    check = ("--health-cmd", "test ! -e /tmp/sick", *CHECK, "--tmpfs", "/tmp")
+    name = wall.start("sick", *check, "--stop-timeout", "1", *asked)
     wait_until(lambda: health(wall, name)["Status"] == "healthy")
     wall.daemon.docker("update", "--restart", "unless-stopped", name) if asked[0] == "--label" else None
     wall.daemon.docker("exec", name, "touch", "/tmp/sick")
