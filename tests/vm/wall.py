@@ -144,7 +144,7 @@ class Vm:
     def start(self, *args: str, **changes: Any) -> Stdio:
         """Start it and wait until the program runs, or could not be started."""
         self.plan = self.make_plan(*args, **changes)
-        self.wall.start(to_json(self.plan), self.main, self.main.on_result)
+        self.wall.start(to_json(self.plan), self.main, self.main.on_result, lambda: None)
         self.wait(lambda: self.main.result is not None, START_S)
         return self.main
 
