@@ -48,6 +48,11 @@ def rows() -> list[tuple[str, Row, Measure]]:
             Row("API create+start+wait+remove, bridge", aim=30),
             lambda engine, count: measures.api_life(engine, count, "bridge"),
         ),
+        (
+            "api-rest",
+            Row("API create+start+wait+remove, no network, after a rest", aim=20),
+            lambda engine, count: measures.api_life(engine, count, "none", rest_s=0.1),
+        ),
         ("cpu", Row("CPU of the engine for that, no network"), measures.cpu_per_life),
         ("exec", Row("exec true", aim_ratio=0.3), measures.exec_client),
         ("api-exec", Row("API exec true", aim_ratio=0.3), measures.exec_api),

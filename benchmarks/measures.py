@@ -23,11 +23,15 @@ def timed(action: Callable[[], object]) -> float:
     return (time.perf_counter() - begun) * 1000
 
 
-def rounds(count: int, action: Callable[[], object]) -> list[float]:
-    """Times of ``count`` rounds, after two that do not count."""
+def rounds(count: int, action: Callable[[], object], *, rest_s: float = 0.0) -> list[float]:
+    """Times of ``count`` rounds, after two that do not count; ``rest_s``: seconds of doing nothing before each."""
     for _ in range(2):
         action()
-    return [timed(action) for _ in paced(count)]
+    found = []
+    for _ in paced(count):
+        time.sleep(rest_s)
+        found.append(timed(action))
+    return found
 
 
 def run_without_network(engine: Engine, count: int) -> list[float]:
@@ -38,8 +42,11 @@ def run_with_network(engine: Engine, count: int) -> list[float]:
     return rounds(count, lambda: engine.run("run", "--rm", IMAGE, "true"))
 
 
-def api_life(engine: Engine, count: int, network: str) -> list[float]:
-    """create + start + wait + remove over one kept connection."""
+def api_life(engine: Engine, count: int, network: str, *, rest_s: float = 0.0) -> list[float]:
+    """create + start + wait + remove over one kept connection; ``rest_s`` as of :func:`rounds`.
+
+    Without a rest an engine is still busy with what it does after an answer, and with making ready for the next.
+    """
     api = Api(engine.api_socket)
 
     def life() -> None:
@@ -49,7 +56,7 @@ def api_life(engine: Engine, count: int, network: str) -> list[float]:
             raise RuntimeError(f"{engine.name}: true failed")
         api.remove(instance)
 
-    return rounds(count, life)
+    return rounds(count, life, rest_s=rest_s)
 
 
 def cpu_per_life(engine: Engine, count: int) -> list[float]:
