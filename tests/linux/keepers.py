@@ -15,7 +15,7 @@ from typing import Any
 
 from enisle.drivers import native
 from enisle.wire import frames
-from enisle.wire.mounts import DEFAULT_SHM_BYTES, kernel_mounts, shared_memory
+from enisle.wire.mounts import USUAL_SHM_BYTES, kernel_mounts, shared_memory
 from enisle.wire.plans import ContainerPlan, LogPlan, MountPlan, ProcessPlan, to_json
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
@@ -190,7 +190,7 @@ class Host:
 
 
 def standard_mounts() -> list[MountPlan]:
-    return [*kernel_mounts(read_only=True), shared_memory(DEFAULT_SHM_BYTES)]
+    return [*kernel_mounts(read_only=True), shared_memory(USUAL_SHM_BYTES)]
 
 
 def make_layer(directory: Path) -> None:

@@ -20,7 +20,7 @@ from enisle.engine.instances import Instances
 from enisle.errors import EnisleError, Invalid, NotFound
 from enisle.model.ids import ImageId
 from enisle.model.image import ImageConfig
-from enisle.model.instance import Healthcheck, Instance, InstanceSpec, LogConfig
+from enisle.model.instance import DEFAULT_SHM_BYTES, Healthcheck, Instance, InstanceSpec, LogConfig
 
 MARK = "enisle.build"
 """An annotation that says which instances are a build's: those a crash has left behind are removed."""
@@ -69,7 +69,7 @@ def spec_of(step: RunStep, options: BuildOptions, mounted: Mounted) -> InstanceS
         extra_hosts=options.extra_hosts,
         resources=options.resources,
         ulimits=options.ulimits,
-        shm_size_bytes=options.shm_size_bytes or 64 << 20,
+        shm_size_bytes=options.shm_size_bytes or DEFAULT_SHM_BYTES,
         security_options=options.security_options,
         cgroup_parent=options.cgroup_parent,
         healthcheck=Healthcheck(test=("NONE",)),

@@ -80,6 +80,10 @@ class WallError(Exception):
         self.exit_code = exit_code
 
 
+Done = Callable[[Session | WallError], None]
+"""Hears once how a start or an exec went."""
+
+
 def _nothing() -> None:
     pass
 
@@ -93,13 +97,7 @@ class Wall(ABC):
     warnings: list[str] = []  # noqa: RUF012 - replaced, never changed in place
 
     @abstractmethod
-    def start(
-        self,
-        plan: dict[str, Any],
-        events: SessionEvents,
-        done: Callable[[Session | WallError], None],
-        meanwhile: Callable[[], None],
-    ) -> None:
+    def start(self, plan: dict[str, Any], events: SessionEvents, done: Done, meanwhile: Callable[[], None]) -> None:
         """Begin; ``done`` is called once, when the program was exec'd or could not be. After an error all is undone.
 
         ``meanwhile``: what the core has to do before the program runs, to be called once before this returns, best when
@@ -111,9 +109,7 @@ class Wall(ABC):
         """Make ``files`` work for an instance that does not run; nothing of it is run. Undone by ``close``."""
 
     @abstractmethod
-    def start_exec(
-        self, exec_id: str, process: ProcessPlan, events: SessionEvents, done: Callable[[Session | WallError], None]
-    ) -> None: ...
+    def start_exec(self, exec_id: str, process: ProcessPlan, events: SessionEvents, done: Done) -> None: ...
 
     @abstractmethod
     def signal_all(self, number: int) -> None: ...

@@ -9,6 +9,9 @@ from enum import StrEnum
 from enisle.model.ids import ImageId, InstanceId
 from enisle.model.resources import Devices, Resources, Ulimit
 
+DEFAULT_SHM_BYTES = 64 << 20
+"""Of /dev/shm, as with Docker."""
+
 
 class Isolation(StrEnum):
     """The wall an instance runs behind."""
@@ -185,7 +188,7 @@ class InstanceSpec:
     resources: Resources = field(default_factory=Resources)
     devices: Devices = field(default_factory=Devices)
     ulimits: tuple[Ulimit, ...] = ()
-    shm_size_bytes: int = 64 << 20
+    shm_size_bytes: int = DEFAULT_SHM_BYTES
     sysctls: dict[str, str] = field(default_factory=dict)
     storage_options: dict[str, str] = field(default_factory=dict)
 

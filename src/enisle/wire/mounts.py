@@ -5,7 +5,7 @@ from __future__ import annotations
 from enisle.wire.plans import MountPlan
 
 NEVER = ("nosuid", "noexec", "nodev")
-DEFAULT_SHM_BYTES = 64 << 20
+USUAL_SHM_BYTES = 64 << 20  # what is asked for where nobody says anything: a test holds it to the model's
 
 
 def kernel_mounts(*, read_only: bool) -> list[MountPlan]:

@@ -13,6 +13,9 @@ from enisle.contracts import HostMount, Launch
 from enisle.drivers.container.facts import HostFacts
 from enisle.drivers.container.plan import container_plan, exec_plan
 from enisle.errors import EnisleError, Invalid, NotSupported
+from enisle.launcher.container.filesystems import CGROUP_TREE, EMPTY_DIRECTORY, planned, usual
+from enisle.launcher.container.options import parse
+from enisle.launcher.container.rootfs import BINDS
 from enisle.model.ids import ImageId, InstanceId
 from enisle.model.instance import Endpoint, Instance, InstanceSpec, LogConfig
 from enisle.model.process import ExecSpec
@@ -54,6 +57,11 @@ def golden(planned: ContainerPlan) -> str:
 def test_a_plain_container() -> None:
     expected = (Path(__file__).parent / "container_plan.json").read_text(encoding="utf-8")
     assert golden(plan()) == expected
+
+
+def test_all_file_systems_of_a_plain_container_are_made_ahead() -> None:
+    wanted = [planned(mount, parse(mount.options)) for mount in plan().mounts if mount.kind not in ("cgroup", *BINDS)]
+    assert len(wanted) == 6 and set(wanted) | {EMPTY_DIRECTORY, CGROUP_TREE} == set(usual())
 
 
 def test_plans_cross_the_wire_unchanged() -> None:

@@ -192,8 +192,7 @@ async def wait(call: Call) -> web.StreamResponse:
         result = {"StatusCode": (await waiter).exit_code}
     except EnisleError as error:
         result = {"StatusCode": 125, "Error": {"Message": str(error)}}
-    await response.write(encode(result) + b"\n")
-    await response.write_eof()
+    await response.write_eof(encode(result) + b"\n")
     return response
 
 

@@ -8,9 +8,7 @@ from enisle.api.docker.create_checks import check
 from enisle.errors import Invalid
 from enisle.model.ids import ImageId
 from enisle.model.image import ImageConfig
-from enisle.model.instance import EndpointRequest, Healthcheck, InstanceSpec, LogConfig
-
-DEFAULT_SHM_BYTES = 64 << 20
+from enisle.model.instance import DEFAULT_SHM_BYTES, EndpointRequest, Healthcheck, InstanceSpec, LogConfig
 
 
 def instance_spec(wanted: body.CreateBody, *, cpus: int, platform: str = "", warnings: list[str]) -> InstanceSpec:

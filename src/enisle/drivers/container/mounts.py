@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from enisle.contracts import HostMount, Launch
 from enisle.errors import Invalid
-from enisle.wire.mounts import DEFAULT_SHM_BYTES, kernel_mounts, shared_memory
+from enisle.model.instance import DEFAULT_SHM_BYTES
+from enisle.wire.mounts import kernel_mounts, shared_memory
 from enisle.wire.plans import MountPlan
 
 # Mounts below /proc that programs such as lxcfs make; anything else there would hide or fake what the kernel says.

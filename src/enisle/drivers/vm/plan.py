@@ -18,9 +18,10 @@ from enisle.drivers.logs import log_plan
 from enisle.drivers.process import exec_process, main_process
 from enisle.errors import Internal, Invalid, NotSupported
 from enisle.linux.route import MACVLAN_MODES
-from enisle.model.instance import Endpoint, Instance, InstanceSpec
+from enisle.model.instance import DEFAULT_SHM_BYTES, Endpoint, Instance, InstanceSpec
 from enisle.model.process import ExecSpec
 from enisle.model.resources import Resources
+from enisle.wire.mounts import shared_memory
 from enisle.wire.plans import MountPlan, NicPlan, ProcessPlan, VmPlan, asks_inside
 
 DEFAULT_MEMORY_BYTES = 512 << 20
@@ -134,9 +135,8 @@ def _secured(process: ProcessPlan, spec: InstanceSpec, facts: HostFacts) -> Proc
 
 def _mounts(launch: Launch) -> list[MountPlan]:
     """/dev/shm and the user's, outer before inner."""
-    size = launch.instance.spec.shm_size_bytes or 64 << 20
-    options = ["nosuid", "nodev", "noexec", "mode=1777", f"size={size}"]
-    planned = {"/dev/shm": MountPlan(kind="tmpfs", target="/dev/shm", options=options)}
+    shared = shared_memory(launch.instance.spec.shm_size_bytes or DEFAULT_SHM_BYTES)
+    planned = {shared.target: shared}
     for mount in launch.mounts:
         target = os.path.normpath("/" + mount.target.lstrip("/"))
         planned[target] = MountPlan(

@@ -77,42 +77,33 @@ def become_reserve(channel_fd: int, rehearse: Callable[[], Callable[[], None]], 
         farewell = rehearse()
         with Route() as route:
             route.link_up("lo")
-        premade = usual(cgroup_v1=host_layout().version == 1)
+        layout = host_layout()
+        premade = Premade(usual())
         data, stdio = channel.receive()
-        if data:
-            _begin(from_json(ContainerPlan, json.loads(data)), stdio, channel, farewell, entering, premade)
+        if not data:
+            os._exit(1)
+        plan = from_json(ContainerPlan, json.loads(data))
+        unshare(CLONE_NEWNS)
+        for target, fd in enumerate(stdio):
+            os.dup2(fd, target, inheritable=True)
+            os.close(fd)
+        path = f"{plan.cgroup_parent}/{plan.id}"
+        birth = Birth(
+            channel_fd=_CHANNEL,
+            stdio=stdio,
+            joined={},
+            layout=layout,
+            cgroup_path=path,
+            group=cgroup_of(path, layout),
+            loopback=False,
+            entering=entering,
+            farewell=farewell,
+            premade=premade,
+        )
+        _Setup(plan, birth, channel).run()
     except BaseException as error:
         channel.fail(error, PREFIX_CREATE)
     os._exit(1)
-
-
-def _begin(
-    plan: ContainerPlan,
-    stdio: list[int],
-    channel: Channel,
-    farewell: Callable[[], None],
-    entering: int,
-    premade: Premade,
-) -> NoReturn:
-    unshare(CLONE_NEWNS)
-    for target, fd in enumerate(stdio):
-        os.dup2(fd, target, inheritable=True)
-        os.close(fd)
-    layout = host_layout()
-    path = f"{plan.cgroup_parent}/{plan.id}"
-    birth = Birth(
-        channel_fd=_CHANNEL,
-        stdio=stdio,
-        joined={},
-        layout=layout,
-        cgroup_path=path,
-        group=cgroup_of(path, layout),
-        loopback=False,
-        entering=entering,
-        farewell=farewell,
-        premade=premade,
-    )
-    _Setup(plan, birth, channel).run()
 
 
 def _isolate(channel_fd: int, stdio: list[int], kept: Iterable[int]) -> Channel:

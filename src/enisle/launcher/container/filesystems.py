@@ -10,7 +10,7 @@ from enisle.launcher.container.failure import ChildFailure
 from enisle.launcher.container.options import Options, parse
 from enisle.linux import mounts
 from enisle.wire.frames import close_all
-from enisle.wire.mounts import DEFAULT_SHM_BYTES, kernel_mounts, shared_memory
+from enisle.wire.mounts import USUAL_SHM_BYTES, kernel_mounts, shared_memory
 from enisle.wire.plans import MountPlan
 
 _KINDS = frozenset({"proc", "sysfs", "devpts", "mqueue", "tmpfs"})
@@ -80,8 +80,8 @@ class Premade:
         self._made.clear()
 
 
-def usual(*, cgroup_v1: bool) -> Premade:
-    """What containers without special wishes mount. To be called in their namespaces."""
-    asked = [*kernel_mounts(read_only=True), shared_memory(DEFAULT_SHM_BYTES)]
+def usual() -> list[Filesystem]:
+    """What a container without special wishes has on cgroup v1: on v2 none is made ahead. Pure."""
+    asked = [*kernel_mounts(read_only=True), shared_memory(USUAL_SHM_BYTES)]
     wanted = [planned(mount, parse(mount.options)) for mount in asked if mount.kind in _KINDS]
-    return Premade([*wanted, EMPTY_DIRECTORY, *([CGROUP_TREE] if cgroup_v1 else [])])
+    return [*wanted, EMPTY_DIRECTORY, CGROUP_TREE]

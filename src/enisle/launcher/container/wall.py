@@ -18,7 +18,7 @@ from enisle.launcher.container.join import ALL, Entry, become_further_process
 from enisle.launcher.container.reserve import Reserve, suits
 from enisle.launcher.container.session import ContainerSession
 from enisle.launcher.container.spawn import Spawn
-from enisle.launcher.wall import Session, SessionEvents, WallError
+from enisle.launcher.wall import Done, SessionEvents, WallError
 from enisle.linux import user_namespace
 from enisle.linux.cgroup.choose import group as cgroup_of
 from enisle.linux.cgroup.group import Group
@@ -58,13 +58,7 @@ class ContainerWall(HostContainer):
 
     # --- start -----------------------------------------------------------------------------------------------------
 
-    def start(
-        self,
-        plan: dict[str, Any],
-        events: SessionEvents,
-        done: Callable[[Session | WallError], None],
-        meanwhile: Callable[[], None],
-    ) -> None:
+    def start(self, plan: dict[str, Any], events: SessionEvents, done: Done, meanwhile: Callable[[], None]) -> None:
         self._plan = parsed = from_json(ContainerPlan, plan)
         process = parsed.process
         spawn = Spawn(self._loop, events, terminal=process.terminal, stdin=process.stdin, done=self._started(done))
@@ -79,7 +73,7 @@ class ContainerWall(HostContainer):
             spawn.abandon(WallError("internal", f"{name}{error.strerror or error}", 128))
         self.warnings = spawn.warnings
 
-    def _started(self, done: Callable[[Session | WallError], None]) -> Callable[[ContainerSession | WallError], None]:
+    def _started(self, done: Done) -> Callable[[ContainerSession | WallError], None]:
         def started(result: ContainerSession | WallError) -> None:
             if isinstance(result, ContainerSession):
                 self._init_pidfd = os.dup(result.pidfd)
@@ -213,9 +207,7 @@ class ContainerWall(HostContainer):
 
     # --- exec ------------------------------------------------------------------------------------------------------
 
-    def start_exec(
-        self, exec_id: str, process: ProcessPlan, events: SessionEvents, done: Callable[[Session | WallError], None]
-    ) -> None:
+    def start_exec(self, exec_id: str, process: ProcessPlan, events: SessionEvents, done: Done) -> None:
         plan, group = self._running()
         spawn = Spawn(self._loop, events, terminal=process.terminal, stdin=process.stdin, done=done)
         inside = plan.namespaces.pid != "host"

@@ -20,7 +20,7 @@ from enisle.launcher.oci import bundle
 from enisle.launcher.oci.command import Runtime, RuntimeFailure
 from enisle.launcher.oci.network import NetworkHolder
 from enisle.launcher.oci.stdio import RuntimeStdio
-from enisle.launcher.wall import Session, SessionEvents, WallError
+from enisle.launcher.wall import Done, SessionEvents, WallError
 from enisle.linux.cgroup.choose import group as cgroup_of
 from enisle.linux.cgroup.layout import host_layout
 from enisle.linux.cgroup.strays import remove_strays
@@ -30,8 +30,6 @@ from enisle.wire.plans import ContainerPlan, LimitsPlan, ProcessPlan, RuntimePla
 
 if TYPE_CHECKING:
     from enisle.launcher.loop import EpollLoop
-
-Done = Callable[[Session | WallError], None]
 
 
 class OciWall(HostContainer):

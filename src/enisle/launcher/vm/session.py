@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from enisle.launcher.vm.messages import start_error
 from enisle.launcher.vm.protocol import Failure, ToGuest, size_body, u32
-from enisle.launcher.wall import Session, WallError
+from enisle.launcher.wall import Done, Session, WallError
 
 if TYPE_CHECKING:
     from enisle.launcher.vm.agent import Agent
@@ -27,7 +27,7 @@ class GuestSession(Session):
         agent: Agent,
         body: bytes,
         events: SessionEvents,
-        done: Callable[[Session | WallError], None],
+        done: Done,
         *,
         on_signal: Callable[[int], None] = lambda _number: None,
         main: bool = True,
@@ -37,7 +37,7 @@ class GuestSession(Session):
         self._main = main
         self._agent = agent
         self._events = events
-        self._done: Callable[[Session | WallError], None] | None = done
+        self._done: Done | None = done
         self._stdin = bytearray()
         self._stdin_ended = False
         self._full = False

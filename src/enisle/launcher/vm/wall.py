@@ -22,7 +22,7 @@ from enisle.launcher.vm.qmp import Qmp, failure
 from enisle.launcher.vm.session import GuestSession
 from enisle.launcher.vm.shares import plan_mounts
 from enisle.launcher.vm.sockets import GuestSockets
-from enisle.launcher.wall import Session, Wall, WallError
+from enisle.launcher.wall import Done, Session, Wall, WallError
 from enisle.linux import capabilities, rlimits
 from enisle.wire.keeper import Stats
 from enisle.wire.plans import LimitsPlan, NicPlan, ProcessPlan, VmPlan, asks_inside, from_json
@@ -67,13 +67,7 @@ class VmWall(Wall):
 
     # --- starting --------------------------------------------------------------------------------------------------
 
-    def start(
-        self,
-        plan: dict[str, Any],
-        events: SessionEvents,
-        done: Callable[[Session | WallError], None],
-        meanwhile: Callable[[], None],
-    ) -> None:
+    def start(self, plan: dict[str, Any], events: SessionEvents, done: Done, meanwhile: Callable[[], None]) -> None:
         meanwhile()
         vm = from_json(VmPlan, plan)
         body = protocol.run_body(vm.process, identity(vm.process), main=True)
@@ -205,9 +199,7 @@ class VmWall(Wall):
 
     # --- the workload ----------------------------------------------------------------------------------------------
 
-    def start_exec(
-        self, exec_id: str, process: ProcessPlan, events: SessionEvents, done: Callable[[Session | WallError], None]
-    ) -> None:
+    def start_exec(self, exec_id: str, process: ProcessPlan, events: SessionEvents, done: Done) -> None:
         del exec_id
         body = protocol.run_body(process, identity(process), main=False)
         GuestSession(self._guest(), body, events, done, main=False)
