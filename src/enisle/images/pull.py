@@ -337,3 +337,5 @@ async def _owned(task: asyncio.Task[Any]) -> AsyncIterator[None]:
         if not task.done():
             task.cancel()
             await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # seen: of several failures one is told, and asyncio would log the others
