@@ -19,11 +19,11 @@ def supervise(channel: Channel, *, terminal: bool) -> None:
     """Fork; returns in the child, which becomes the program. The parent is the init and ends with its exit code."""
     everything = signal.valid_signals()
     signal.pthread_sigmask(signal.SIG_SETMASK, everything)
+    set_process_name("init")  # before the program is there to look
+    _COMMAND_LINE.show("init")
     child = os.fork()
     if child:
         channel.close()
-        set_process_name("init")
-        _COMMAND_LINE.show("init")
         _serve(child, everything)
     os.setpgid(0, 0)
     if terminal:
