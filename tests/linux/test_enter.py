@@ -1,4 +1,4 @@
-"""What enter.c begins, execs and first processes, is what Python alone begins: the same, or the same failure."""
+"""What the program in C begins, execs and first processes, is what Python begins: the same, or the same failure."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ SHOW = (
 
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[Host, Peer]]]:
-    """With enter.c, and without anything compiled; in each an idle container. As with nohup and the like, some signals
+    """With it, and without anything compiled; in each an idle container. As with nohup and the like, some signals
     are ignored when the launcher is started."""
     made: list[tuple[Host, Peer]] = []
     ignored = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGQUIT, signal.SIGUSR2)}
@@ -104,7 +104,7 @@ def first(host: Host, args: tuple[str, ...], fields: dict[str, Any]) -> Any:
 
 
 def both(hosts: list[tuple[Host, Peer]], *args: str, **fields: Any) -> Any:
-    """What becomes of an exec; that and a first process are the same with enter.c and without."""
+    """What becomes of an exec; that and a first process are the same with it and without."""
     fields = {"env": ["PATH=/bin:/usr/bin"], "capabilities": list(CAPABILITIES), **fields}
     quick, plain = (first(host, args, fields) for host, _keeper in hosts)
     assert quick == plain
@@ -205,4 +205,4 @@ def test_without_a_compiler_there_is_a_line_in_the_log(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert native.ensure(tmp_path) == native.Native()
-    assert "enter.c cannot be compiled: there is no C compiler" in caplog.text
+    assert "enter cannot be compiled: there is no C compiler" in caplog.text

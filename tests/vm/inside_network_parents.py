@@ -39,8 +39,10 @@ def on_segment(host: Host, driver: str, subnet: str = "198.51.100.0/24", **optio
     gateway, ip_range = subnet.replace(".0/24", ".2"), subnet.replace(".0/24", ".128/25")
     pools = (AddressPool(subnet=subnet, gateway=gateway, ip_range=ip_range),)
     network = host.create_network("segment", driver=driver, pools=pools, options=options)
-    yield network
-    host.do(host.networks.remove(network))
+    try:
+        yield network
+    finally:
+        host.do(host.networks.remove(network))
 
 
 @pytest.mark.parametrize("driver", ["macvlan", "ipvlan"])

@@ -1,4 +1,4 @@
-"""Compiling the launcher's pieces of C: pages.c makes keepers smaller, enter.c makes execs quicker."""
+"""Compiling the launcher's pieces of C: pages.c makes keepers smaller, container/program starts and execs quicker."""
 
 from __future__ import annotations
 
@@ -43,14 +43,15 @@ def ensure(directory: Path) -> Native:
     shared = [(compiler, "-shared", "-fPIC", "-O2") for compiler in usual]
     static = [(*musl, *_STATIC), *((compiler, *_STATIC) for compiler in usual)]
     return Native(
-        pages=_ensure(directory, _LAUNCHER / "pages.c", "pages-{}.so", shared),
-        enter=_ensure(directory, _LAUNCHER / "container" / "enter.c", "enter-{}", static),
+        pages=_ensure(directory, [_LAUNCHER / "pages.c"], "pages-{}.so", shared),
+        enter=_ensure(directory, sorted((_LAUNCHER / "container/program").glob("*.[ch]")), "enter-{}", static),
     )
 
 
-def _ensure(directory: Path, source: Path, name: str, ways: Sequence[Sequence[str]]) -> Path | None:
-    """``name``: with a place for a digest of the source. ``ways``: compilers with options of their own, best first."""
-    made = directory / name.format(hashlib.sha256(source.read_bytes()).hexdigest()[:16])
+def _ensure(directory: Path, sources: Sequence[Path], name: str, ways: Sequence[Sequence[str]]) -> Path | None:
+    """``name``: with a place for a digest of the sources. ``ways``: compilers with options of their own, best first."""
+    digest = hashlib.sha256(b"\0".join(source.read_bytes() for source in sources))
+    made = directory / name.format(digest.hexdigest()[:16])
     if made.exists():
         return made
     partial = made.with_name(f"{made.name}.{os.getpid()}")
@@ -59,7 +60,14 @@ def _ensure(directory: Path, source: Path, name: str, ways: Sequence[Sequence[st
         program = shutil.which(compiler)
         if program is None:
             continue
-        command = [program, *options, *_OPTIONS, "-o", str(partial), str(source)]
+        command = [
+            program,
+            *options,
+            *_OPTIONS,
+            "-o",
+            str(partial),
+            *(str(source) for source in sources if source.suffix == ".c"),
+        ]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -70,5 +78,6 @@ def _ensure(directory: Path, source: Path, name: str, ways: Sequence[Sequence[st
             return made
         reason = done.stderr.strip()
     partial.unlink(missing_ok=True)
-    log.warning("containers take more memory or time than they need: %s cannot be compiled: %s", source.name, reason)
+    what = made.name.partition("-")[0]
+    log.warning("containers take more memory or time than they need: %s cannot be compiled: %s", what, reason)
     return None

@@ -15,7 +15,7 @@ from enisle.launcher.connection import Connection
 from enisle.launcher.execs import Execs
 from enisle.launcher.log import JsonFileLog, LocalLog, Log
 from enisle.launcher.loop import EpollLoop, complain, report_exception
-from enisle.launcher.pages import Kind, SharedPages
+from enisle.launcher.pages import SharedPages
 from enisle.launcher.presence import Presence
 from enisle.launcher.relay import Relays
 from enisle.launcher.stdio import Stdio
@@ -25,7 +25,7 @@ from enisle.wire.frames import Message, close_all
 from enisle.wire.plans import GENERATION, LimitsPlan, LogPlan, NicPlan, ProcessPlan, from_json, to_json
 
 if TYPE_CHECKING:
-    from enisle.launcher.container.reserve import Reserve
+    from enisle.launcher.container.reserve import Newborn
 
 _LINGER_S = 300.0
 _SETTLE_S = 0.5  # what does not live as long need not be tidied
@@ -36,7 +36,7 @@ Request = tuple[Connection, Message]
 MakeWall = Callable[[str, EpollLoop, str], Wall]
 
 
-def make_wall(kind: str, loop: EpollLoop, run_dir: str, reserve: Reserve | None = None, entering: int = -1) -> Wall:
+def make_wall(kind: str, loop: EpollLoop, run_dir: str, reserve: Newborn | None = None, entering: int = -1) -> Wall:
     """The wall of that name; all modules but our own container's are loaded where they are wanted. ``reserve`` and
     ``entering`` go to it."""
     if kind == "container":
@@ -215,14 +215,14 @@ class Keeper:
         self._status.update(state="running", pid=result.pid, started_at=time.time_ns(), warnings=warnings)
         connection.answer(message, {name: self._status[name] for name in ("pid", "started_at", "warnings")})
         self._stdio.started(result)
-        if self._pages is not None and self._pages.learns(Kind.KEEPER):
+        if self._pages is not None and self._pages.learns():
             self._loop.call_later(0, self._learn)
         self._settle_in(_SETTLE_S)
 
     def _learn(self) -> None:
         assert self._pages is not None
         with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
-            self._pages.learn(Kind.KEEPER, pagemap.fileno())
+            self._pages.learn(pagemap.fileno())
 
     def _settle_in(self, seconds: float) -> None:
         """Give memory back once there is nothing to do; what an exec session has touched as well."""

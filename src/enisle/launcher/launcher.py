@@ -7,22 +7,23 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from enisle.launcher.connection import Connection, listen, peer_is_root
+from enisle.launcher.container import setup
 from enisle.launcher.container import wall as _container_wall  # noqa: F401 - all of it, before the first fork
-from enisle.launcher.container.reserve import Reserve, make_reserve
+from enisle.launcher.container.reserve import Newborn, make_reserve
 from enisle.launcher.descriptors import keep_only
 from enisle.launcher.keeper import Keeper, make_wall
 from enisle.launcher.log import json_lines
 from enisle.launcher.loop import EpollLoop, report_exception
-from enisle.launcher.pages import Kind, SharedPages
+from enisle.launcher.pages import SharedPages
 from enisle.launcher.sealed import sealed_copy
 from enisle.linux.cgroup.layout import host_layout
 from enisle.linux.syscalls import PR_SET_DUMPABLE, prctl, set_process_name
 from enisle.wire.frames import Decoder, Message, close_all, encode, receive
-from enisle.wire.plans import GENERATION, ContainerPlan, MountPlan, NicPlan, ProcessPlan, from_json, to_json
+from enisle.wire.mounts import USUAL_SHM_BYTES, kernel_mounts, shared_memory
+from enisle.wire.plans import GENERATION, ContainerPlan, NicPlan, ProcessPlan, from_json, to_json
 
 SOCKET_NAME = "launcher.sock"
 _REPLENISH_S = 0.012  # not at once: the start just asked for, and what follows it, need the processor more
@@ -69,8 +70,8 @@ class Spare:
 class Launcher:
     """Listens on ``<run_root>/launcher.sock``. It keeps no state: it may be killed and started again at any time.
 
-    ``library``: pages.c, compiled; without it keepers are larger. ``enter``: container/enter.c; without it execs take
-    longer.
+    ``library``: pages.c, compiled; without it keepers are larger. ``enter``: container/program; without it starts and
+    execs take longer.
     """
 
     def __init__(self, run_root: str, library: str = "", enter: str = "") -> None:
@@ -192,9 +193,9 @@ def wait_for_job(orders: socket.socket) -> Job | None:
 def sample() -> bytes:
     """A plan as it comes over the wire; making it fills the caches that every keeper would fill anew."""
     plan = ContainerPlan(id="", hostname="", lower=[], upper="", work="", process=ProcessPlan(args=[]))
-    plan.mounts, plan.devices = [MountPlan(kind="", target="")], []
+    plan.mounts, plan.devices = [*kernel_mounts(read_only=True), shared_memory(USUAL_SHM_BYTES)], []
     plan.nics = [NicPlan(name="", host_ifname="", bridge="", mac="")]
-    host_layout()
+    setup.steps_of(plan, host_layout())
     json_lines(1, b"\n", "", 0)
     return encode(to_json(plan))
 
@@ -202,18 +203,6 @@ def sample() -> bytes:
 def warm_up(packed: bytes) -> None:
     """Touch the memory that reading a plan touches, and no more: each page touched is a page that is ours alone."""
     from_json(ContainerPlan, Decoder().feed(packed)[0])
-
-
-def rehearse(packed: bytes, pages: SharedPages | None) -> Callable[[], None]:
-    """What a first process does while it waits for its plan. The result is to be called just before its exec."""
-    if pages is not None and not pages.learns(Kind.FIRST_PROCESS):
-        pages.touch(Kind.FIRST_PROCESS)
-        return lambda: None
-    warm_up(packed)
-    if pages is None:
-        return lambda: None
-    pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-    return lambda: pages.learn(Kind.FIRST_PROCESS, pagemap)
 
 
 def shared_pages(library: str) -> SharedPages | None:
@@ -228,8 +217,8 @@ def shared_pages(library: str) -> SharedPages | None:
 
 
 def entering_program(path: str) -> int:
-    """A descriptor of enter.c, compiled, that nobody can write; -1 without it, or, with a line in the log, where that
-    cannot be had."""
+    """A descriptor of container/program, compiled, that nobody can write; -1 without it, or, with a line in the log,
+    where that cannot be had."""
     try:
         return sealed_copy(path, "enisle-enter") if path else -1
     except OSError:
@@ -253,15 +242,17 @@ def live(
         kept += [fd for fd in (pages.fd if pages is not None else -1, entering) if fd >= 0]
         keep_only(kept)
         loop = EpollLoop()
-        reserve: Reserve | None = None
+        reserve: Newborn | None = None
         if job is None and orders is not None:
             set_process_name("enisle-spare")
-            if host_layout().version == 1:  # on v2 the first process is born in its cgroup, so not before that is known
-                reserve = make_reserve(functools.partial(rehearse, packed, pages), entering)
-            if pages is None or pages.learns(Kind.KEEPER):
+            if (
+                entering >= 0 and host_layout().version == 1
+            ):  # on v2 it is born in its cgroup, so not before that is known
+                reserve = make_reserve(entering)
+            if pages is None or pages.learns():
                 warm_up(packed)
             else:
-                pages.touch(Kind.KEEPER)
+                pages.touch()
             job = wait_for_job(orders)
         if job is not None:
             set_process_name(f"keeper:{job.instance[:8]}")

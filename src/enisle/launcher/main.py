@@ -1,5 +1,5 @@
 """The launcher: a small process that forks keepers, fast. Run by path; arguments: the run root, pages.c and
-container/enter.c compiled ("" for none).
+container/program compiled ("" for none).
 
 It re-executes itself from a sealed copy of the interpreter in memory: a process that enters an instance is visible
 there through /proc/PID/exe, and through that no container may reach (and overwrite) the host's interpreter

@@ -7,7 +7,6 @@ import fcntl
 import mmap
 import os
 from collections.abc import Iterable
-from enum import IntEnum
 
 from enisle.launcher.sealed import SEALS
 from enisle.linux.syscalls import fail
@@ -15,15 +14,8 @@ from enisle.linux.syscalls import fail
 _LARGE = 256 * 1024  # of unnamed mappings only the interpreter's arenas are worth it
 
 
-_LESSONS = 2  # from so many processes of a kind it is learned what the next ones touch
+_LESSONS = 2  # from so many keepers it is learned what the next ones touch
 _PAGE = 4096
-
-
-class Kind(IntEnum):
-    """Processes that touch much the same pages each time."""
-
-    KEEPER = 0
-    FIRST_PROCESS = 1
 
 
 class _Range(ctypes.Structure):
@@ -49,24 +41,22 @@ class SharedPages:
             raise fail("shared pages")
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, SEALS)
         # Shared with all that is forked from here: how many have been learned from, and a bit for each page.
-        size = -(-sum(length for _start, length in found) // _PAGE // 8)
-        self._lessons = mmap.mmap(-1, len(Kind) * (1 + size))
-        whole = (ctypes.c_uint8 * len(self._lessons)).from_buffer(self._lessons)
-        self._bits = [ctypes.byref(whole, len(Kind) + size * kind) for kind in Kind]
+        self._lessons = mmap.mmap(-1, 1 - (-sum(length for _start, length in found) // _PAGE // 8))
+        self._bits = ctypes.byref((ctypes.c_uint8 * len(self._lessons)).from_buffer(self._lessons), 1)
 
-    def learns(self, kind: Kind) -> bool:
-        """Whether it is still to be learned what processes of that kind touch."""
-        return self._lessons[kind] < _LESSONS
+    def learns(self) -> bool:
+        """Whether it is still to be learned what keepers touch."""
+        return self._lessons[0] < _LESSONS
 
-    def learn(self, kind: Kind, pagemap: int) -> None:
-        """Remember what this process has touched so far. ``pagemap``: a descriptor of its /proc/self/pagemap."""
-        if self._note(pagemap, self._ranges, len(self._ranges), self._bits[kind]) == 0:
-            self._lessons[kind] += 1
+    def learn(self, pagemap: int) -> None:
+        """Remember what this one has touched so far. ``pagemap``: a descriptor of its /proc/self/pagemap."""
+        if self._note(pagemap, self._ranges, len(self._ranges), self._bits) == 0:
+            self._lessons[0] += 1
 
-    def touch(self, kind: Kind) -> None:
-        """Touch what processes of that kind touch, while there is time for it."""
-        if self._lessons[kind]:
-            self._touch(self._ranges, len(self._ranges), self._bits[kind])
+    def touch(self) -> None:
+        """Touch what keepers touch, while there is time for it."""
+        if self._lessons[0]:
+            self._touch(self._ranges, len(self._ranges), self._bits)
 
     def drop_equal(self) -> int:
         """Give up our own copies of pages that are as they were; how many they were, -1 when it cannot be told."""

@@ -17,20 +17,26 @@ _OTHER_ROOT = re.compile(r"/proc/(\d{1,10})/root(/.+)", re.ASCII)
 _INSIDE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 
 
+def other_root(source: str) -> tuple[str, str]:
+    """The mount namespace that a source lies in, "" for ours, and its path there."""
+    match = _OTHER_ROOT.fullmatch(source)
+    return (f"/proc/{match[1]}/ns/mnt", match[2]) if match is not None else ("", source)
+
+
 def take(source: str, *, subpath: str = "", recursive: bool = False) -> int:
     """A detached copy of what is mounted at ``source``, or at ``subpath`` in it, which cannot lead out of it.
 
     The caller must have one thread. OSError.
     """
-    match = _OTHER_ROOT.fullmatch(source)
-    if match is None:
+    namespace, path = other_root(source)
+    if not namespace:
         return _clone(source, subpath, recursive=recursive)
     ours = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)  # our own pid means another process in there
-    theirs = os.open(f"/proc/{match[1]}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    theirs = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
     try:
         setns(theirs, CLONE_NEWNS)
         try:
-            return _clone(match[2], subpath, recursive=recursive)
+            return _clone(path, subpath, recursive=recursive)
         finally:
             setns(ours, CLONE_NEWNS)
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from enisle.launcher.container.filesystems import CGROUP_TREE, Premade
+from enisle.launcher.container.filesystems import CGROUP_TREE
 from enisle.launcher.container.options import Options
 from enisle.linux import mounts
 from enisle.linux.cgroup.layout import Layout
@@ -16,7 +16,7 @@ Attach = Callable[[int], None]
 """Puts a mount at the target."""
 
 
-def mount_tree(layout: Layout, path: str, options: Options, attach: Attach, *, private: bool, premade: Premade) -> None:
+def mount_tree(layout: Layout, path: str, options: Options, attach: Attach, *, private: bool) -> None:
     """Mount it. ``private``: our cgroup namespace is rooted at ``path``.
 
     On v1 the outer mount is attached before the inner ones: below a detached one nothing can be mounted before
@@ -28,7 +28,7 @@ def mount_tree(layout: Layout, path: str, options: Options, attach: Attach, *, p
         os.close(fd)
         return
     attributes = options.add & ~mounts.ATTR_ATIME_MASK
-    tree = premade.mount(CGROUP_TREE, attributes=attributes & ~mounts.ATTR_RDONLY)
+    tree = CGROUP_TREE.mount(attributes=attributes & ~mounts.ATTR_RDONLY)
     attach(tree)
     for mount_point in dict.fromkeys(layout.v1.values()):
         names = [name for name, place in layout.v1.items() if place == mount_point]

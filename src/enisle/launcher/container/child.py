@@ -1,11 +1,10 @@
-"""The process that becomes a container's first: everything between clone3 and exec. Runs once, then is the program."""
+"""The process that becomes a container's first, where the program in C cannot be it (setup.py): everything between
+clone3 and exec. Runs once, then is the program."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NoReturn
 
 from enisle.launcher.container import cgroupfs, devices, userns
@@ -17,15 +16,13 @@ from enisle.launcher.container.execute import (
     watch_for_imports,
 )
 from enisle.launcher.container.failure import PREFIX_CREATE, Channel, ChildFailure, describe
-from enisle.launcher.container.filesystems import Premade, usual
 from enisle.launcher.container.options import Options
 from enisle.launcher.container.rootfs import Rootfs
 from enisle.launcher.descriptors import keep_only, place
 from enisle.linux import mounts, terminals, user_namespace
-from enisle.linux.cgroup.choose import group as cgroup_of
 from enisle.linux.cgroup.group import Group
-from enisle.linux.cgroup.layout import Layout, host_layout
-from enisle.linux.namespaces import CLONE_NEWCGROUP, CLONE_NEWNS, FLAGS, setns, unshare
+from enisle.linux.cgroup.layout import Layout
+from enisle.linux.namespaces import CLONE_NEWCGROUP, FLAGS, setns, unshare
 from enisle.linux.route import Route
 from enisle.linux.syscalls import (
     PR_SET_DUMPABLE,
@@ -34,7 +31,7 @@ from enisle.linux.syscalls import (
     setdomainname,
     sethostname,
 )
-from enisle.wire.plans import ContainerPlan, from_json
+from enisle.wire.plans import ContainerPlan
 
 _CHANNEL = 3
 
@@ -44,8 +41,6 @@ class Birth:
     """What the child gets from its keeper besides the plan. ``joined``: namespace kind -> descriptor of it.
 
     ``stdio``: stdin, stdout and stderr, or nothing for a terminal. ``group``: to be joined; None where clone3 did that.
-    ``loopback``: whether that link has still to be set up in a network namespace of our own. ``entering``: as of
-    wall.ContainerWall. ``farewell``: to be called before the exec. ``premade``: mounts that may be used.
     """
 
     channel_fd: int
@@ -54,15 +49,11 @@ class Birth:
     layout: Layout
     cgroup_path: str
     group: Group | None
-    loopback: bool = True
-    entering: int = -1
-    farewell: Callable[[], None] | None = None
-    premade: Premade = field(default_factory=Premade)
 
 
 def become_first_process(plan: ContainerPlan, birth: Birth) -> NoReturn:
     """Set everything up and exec. Failures go to the keeper."""
-    channel = _isolate(birth.channel_fd, birth.stdio, [*birth.joined.values(), birth.entering])
+    channel = _isolate(birth)
     try:
         _Setup(plan, birth, channel).run()
     except BaseException as error:
@@ -70,49 +61,13 @@ def become_first_process(plan: ContainerPlan, birth: Birth) -> NoReturn:
     os._exit(1)
 
 
-def become_reserve(channel_fd: int, rehearse: Callable[[], Callable[[], None]], entering: int) -> NoReturn:
-    """Wait for a plan in new pid, network, IPC and UTS namespaces, then be that container's first process."""
-    channel = _isolate(channel_fd, [], [entering])
-    try:
-        farewell = rehearse()
-        with Route() as route:
-            route.link_up("lo")
-        layout = host_layout()
-        premade = Premade(usual())
-        data, stdio = channel.receive()
-        if not data:
-            os._exit(1)
-        plan = from_json(ContainerPlan, json.loads(data))
-        unshare(CLONE_NEWNS)
-        for target, fd in enumerate(stdio):
-            os.dup2(fd, target, inheritable=True)
-            os.close(fd)
-        path = f"{plan.cgroup_parent}/{plan.id}"
-        birth = Birth(
-            channel_fd=_CHANNEL,
-            stdio=stdio,
-            joined={},
-            layout=layout,
-            cgroup_path=path,
-            group=cgroup_of(path, layout),
-            loopback=False,
-            entering=entering,
-            farewell=farewell,
-            premade=premade,
-        )
-        _Setup(plan, birth, channel).run()
-    except BaseException as error:
-        channel.fail(error, PREFIX_CREATE)
-    os._exit(1)
-
-
-def _isolate(channel_fd: int, stdio: list[int], kept: Iterable[int]) -> Channel:
+def _isolate(birth: Birth) -> Channel:
     """Let go of all that is the keeper's: descriptors, signals, session, keys; be looked into by nobody."""
     prctl(PR_SET_DUMPABLE, 0)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    place([*(stdio or [null, null, null]), channel_fd])
+    place([*(birth.stdio or [null, null, null]), birth.channel_fd])
     os.set_inheritable(_CHANNEL, False)
-    keep_only(kept, first=_CHANNEL + 1)
+    keep_only(birth.joined.values(), first=_CHANNEL + 1)
     channel = Channel(_CHANNEL)
     reset_signals()
     os.setsid()
@@ -127,9 +82,8 @@ class _Setup:
         self._plan = plan
         self._birth = birth
         self._channel = channel
-        self._rootfs = Rootfs(plan.lower, plan.upper, plan.work, birth.premade)
+        self._rootfs = Rootfs(plan.lower, plan.upper, plan.work)
         self._ready = False
-        self._enters = False
         self._warnings: list[str] = []
 
     def run(self) -> NoReturn:
@@ -155,26 +109,14 @@ class _Setup:
         rootfs.write_sysctls(plan.sysctls)
         rootfs.make_read_only(plan.read_only_paths)
         rootfs.mask(plan.masked_paths)
-        self._birth.premade.close()
         self._make_working_directory()
         watch_for_imports(self._channel)
+        if slave < 0:
+            self._use_own_null()
         rootfs.enter(read_only=plan.read_only_root)
         if slave >= 0:
             take_terminal(slave, process.terminal_size)
-        else:
-            self._use_own_null()
-        if self._birth.farewell is not None:
-            self._birth.farewell()
-        if self._enters:
-            self._become_entering()
         execute(process, self._channel, self._warnings)
-
-    def _become_entering(self) -> NoReturn:
-        """The keeper has said to enter.c what is left to do."""
-        if self._warnings:
-            self._channel.send({"warnings": self._warnings})
-        os.set_inheritable(_CHANNEL, True)
-        os.execve(self._birth.entering, ["enisle-enter"], {})
 
     def _become_root(self) -> None:
         """Of our user namespace, which by the time the mounts arrive has its ids."""
@@ -198,20 +140,19 @@ class _Setup:
         if self._ready:
             return
         self._ready = True
-        self._enters = self._channel.wait_go()
+        self._channel.wait_go()
         if self._birth.group is not None:
             self._birth.group.add(0)
         if self._plan.namespaces.cgroup == "private":
             unshare(CLONE_NEWCGROUP)
-        if self._plan.namespaces.net == "private" and self._birth.loopback:
+        if self._plan.namespaces.net == "private":
             with Route() as route:
                 route.link_up("lo")
 
     def _mount_cgroup(self, options: Options, attach: cgroupfs.Attach) -> None:
         self._wait_ready()
         private = self._plan.namespaces.cgroup == "private"
-        birth = self._birth
-        cgroupfs.mount_tree(birth.layout, birth.cgroup_path, options, attach, private=private, premade=birth.premade)
+        cgroupfs.mount_tree(self._birth.layout, self._birth.cgroup_path, options, attach, private=private)
 
     def _set_names(self) -> None:
         if self._plan.namespaces.uts != "private":

@@ -1,18 +1,15 @@
-"""The keeper's side of enter.c: what that is told to do, how it is started, and what its failures mean in words."""
+"""The keeper's side of the program in C (program/program.h): what it is told to become, and what its failures mean."""
 
 from __future__ import annotations
 
 import binascii
 import errno
-import fcntl
-import os
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-from enisle.launcher.container import identity
+from enisle.launcher.container import identity, packing
 from enisle.launcher.container.execute import DEFAULT_PATH, environment_of
 from enisle.launcher.container.failure import (
     MAX_PACKET_BYTES,
@@ -29,14 +26,10 @@ from enisle.launcher.container.failure import (
     not_executed,
     reason_of,
 )
+from enisle.launcher.container.setup import Step
 from enisle.launcher.wall import WallError
 from enisle.linux import capabilities, rlimits
-from enisle.linux.namespaces import Child
-from enisle.wire.frames import close_all
 from enisle.wire.plans import ProcessPlan
-
-_CHANNEL, _FIRST_PROCESS = 3, 4
-_LOWEST_FREE = 5  # of the descriptors that it is started with, none may lie where another is to be
 
 
 class _Flag(IntEnum):
@@ -46,11 +39,11 @@ class _Flag(IntEnum):
     NUMERIC_GROUP = 8
     HAS_GROUP = 16
     WANTS_HOME = 32
-    IS_INSIDE = 64
+    INIT = 64
 
 
-class _Stage(IntEnum):
-    """Where it failed (enum stage in enter.c)."""
+class Stage(IntEnum):
+    """Where it failed (enum stage in program/program.h)."""
 
     REQUEST = 1
     KEYRING = 2
@@ -74,23 +67,28 @@ class _Stage(IntEnum):
     STATUS = 20
     IS_DIRECTORY = 21
     EXEC = 22
+    BIRTH = 23
+    JOIN = 24
+    STEP = 25
+    INIT = 26
 
 
 @dataclass(slots=True)
 class Entrance:
     """One process to be: ``doors`` are the files that move it into the container's cgroup, ``namespaces`` what it joins
-    of the first process; 0 for that itself, which is inside."""
+    of the first process; 0 for that itself, whose root is made by ``steps``."""
 
     process: ProcessPlan
     doors: list[str] = field(default_factory=list)
     namespaces: int = 0
+    steps: list[Step] = field(default_factory=list)
 
     def request(self) -> bytes | None:
-        """What enter.c reads; None when it is longer than a packet. ChildFailure for what can never be."""
+        """What it reads; None when it is longer than a packet. ChildFailure for what can never be."""
         process = self.process
         user, group = identity.words(process.user, process.groups)
-        flags = 0 if self.namespaces else _Flag.IS_INSIDE
-        flags |= _Flag.TERMINAL if process.terminal else 0
+        flags = _Flag.TERMINAL if process.terminal else 0
+        flags |= _Flag.INIT if process.init else 0
         flags |= _Flag.NO_NEW_PRIVS if process.no_new_privileges else 0
         flags |= _Flag.NUMERIC_USER if user.number is not None else 0
         flags |= _Flag.HAS_GROUP if group is not None else 0
@@ -111,11 +109,10 @@ class Entrance:
         parts += [struct.pack("=Iqq", rlimits.NUMBERS[name], soft, hard) for name, soft, hard in process.rlimits]
         path = environment.get(b"PATH", DEFAULT_PATH.encode())
         for text in (user.name, group.name if group is not None else "", process.cwd or "/"):
-            parts.append(_text(os.fsencode(text)))
-        parts.append(_text(path))
-        parts += [_texts(map(os.fsencode, self.doors)), _texts(os.fsencode(word) for word in process.groups)]
-        parts.append(_texts(map(os.fsencode, process.args)))
-        parts.append(_texts(key + b"=" + value for key, value in environment.items()))
+            parts.append(packing.text(text))
+        parts += [packing.text(path), packing.texts(self.doors), packing.texts(process.groups)]
+        parts.append(packing.texts(process.args))
+        parts.append(packing.texts(key + b"=" + value for key, value in environment.items()))
         program = binascii.a2b_base64(process.seccomp_bpf)
         parts += [struct.pack("=I", len(program)), program]
         data = b"".join(parts)
@@ -123,46 +120,48 @@ class Entrance:
 
     def failure(self, message: dict[str, Any]) -> WallError:
         """What a failure that it told of means."""
-        error = self._failure(_Stage(message["stage"]), int(message["errno"]), int(message["which"]))
+        error = self._failure(Stage(message["stage"]), int(message["errno"]), int(message["which"]))
         prefix = PREFIX_EXEC if self.namespaces else PREFIX_CREATE
         return WallError(error.kind, error.sentence(prefix), error.exit_code)
 
-    def _failure(self, stage: _Stage, number: int, which: int) -> ChildFailure:
+    def _failure(self, stage: Stage, number: int, which: int) -> ChildFailure:
         process = self.process
         command, directory = (process.args or [""])[0], process.cwd or "/"
         reason = reason_of(OSError(number, ""))
         match stage:
-            case _Stage.USER if not number:
+            case Stage.STEP:
+                return self.steps[which & 0xFFFF].failure(number, which >> 16)
+            case Stage.USER if not number:
                 return identity.no_user(process.user.partition(":")[0])
-            case _Stage.GROUP if not number:
+            case Stage.GROUP if not number:
                 return identity.no_group(process.groups[which - 1] if which else process.user.partition(":")[2])
-            case _Stage.DIRECTORY if number == errno.ENOENT:
+            case Stage.DIRECTORY if number == errno.ENOENT:
                 return no_directory(directory, NOT_FOUND, 127)
-            case _Stage.DIRECTORY | _Stage.ENTER_DIRECTORY:
+            case Stage.DIRECTORY | Stage.ENTER_DIRECTORY:
                 return no_directory(directory, reason)
-            case _Stage.OUTSIDE:
+            case Stage.OUTSIDE:
                 return no_directory(directory, OUTSIDE)
-            case _Stage.PTMX:
+            case Stage.PTMX:
                 return ChildFailure(NO_MULTIPLEXER)
-            case _Stage.NOT_ON_PATH:
+            case Stage.NOT_ON_PATH:
                 return not_executed(command, NOT_ON_PATH, 127)
-            case _Stage.DENIED:
+            case Stage.DENIED:
                 return not_executed(command, "permission denied")
-            case _Stage.IS_DIRECTORY:
+            case Stage.IS_DIRECTORY:
                 return not_executed(command, "is a directory")
-            case _Stage.STATUS if number == errno.ENOENT:
+            case Stage.STATUS if number == errno.ENOENT:
                 return not_executed(command, f"stat {command}: {NOT_FOUND}", 127)
-            case _Stage.EXEC if number == errno.ENOENT:
+            case Stage.EXEC if number == errno.ENOENT:
                 return not_executed(command, NO_INTERPRETER, 127)
-            case _Stage.STATUS | _Stage.EXEC:
+            case Stage.STATUS | Stage.EXEC:
                 return not_executed(command, reason)
-            case _Stage.CGROUP:
+            case Stage.CGROUP:
                 return ChildFailure(f"{self.doors[which]}: {reason}")
-            case _Stage.LIMIT:
+            case Stage.LIMIT:
                 return ChildFailure(f"ulimit {process.rlimits[which][0].lower()}: {reason}")
-            case _Stage.NAMESPACES:
+            case Stage.NAMESPACES:
                 return ChildFailure(f"setns {self.namespaces:#x}: {reason}")
-            case _Stage.FILTER:
+            case Stage.FILTER:
                 return ChildFailure(f"seccomp filter: {reason}")
             case _:
                 return ChildFailure(f"{stage.name.lower()}: {reason}")
@@ -174,41 +173,3 @@ class Entrance:
             return rlimits.clamped(name, int(message["to"]), hard)
         reason = reason_of(OSError(message["oom_score"], ""))
         return f"oom_score_adj {self.process.oom_score_adj} is not set: {reason}"
-
-
-def start(program: int, channel: int, first_process: int, stdio: list[int]) -> Child:
-    """Start enter.c, of which ``program`` is a descriptor, with these descriptors. OSError.
-
-    The C library does that without a copy of our memory (posix_spawn(3)).
-    """
-    given = [program, channel, first_process, *stdio]
-    moved = [_above(fd) for fd in given]
-    try:
-        targets = (_CHANNEL, _FIRST_PROCESS, 0, 1, 2)
-        actions: list[tuple[Any, ...]] = [
-            (os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip(moved[1:], targets, strict=False)
-        ]
-        if not stdio:
-            actions.append((os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0))
-            actions += [(os.POSIX_SPAWN_DUP2, 0, target) for target in (1, 2)]
-        pid = os.posix_spawn(f"/proc/self/fd/{moved[0]}", ["enisle-enter"], {}, file_actions=actions)
-    finally:
-        close_all([fd for fd in moved if fd not in given])
-    return Child(pid, os.pidfd_open(pid))
-
-
-def _above(fd: int) -> int:
-    """The descriptor, or a copy, where none of those to be made is."""
-    return fd if fd >= _LOWEST_FREE else fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOWEST_FREE)
-
-
-def _text(value: bytes) -> bytes:
-    """With its length before it and a NUL behind. ChildFailure when it holds one, which C would take for its end."""
-    if b"\0" in value:
-        raise ChildFailure(f"{os.fsdecode(value)!r} holds a NUL")
-    return struct.pack("=I", len(value)) + value + b"\0"
-
-
-def _texts(values: Iterable[bytes]) -> bytes:
-    texts = [_text(value) for value in values]
-    return struct.pack("=I", len(texts)) + b"".join(texts)

@@ -15,7 +15,7 @@ NOT_ON_PATH = "executable file not found in $PATH"
 NO_INTERPRETER = f"{NOT_FOUND} (the interpreter it names is missing)"
 NO_COMMAND = "no command specified"
 NO_MULTIPLEXER = "/dev/pts/ptmx of the instance is no terminal multiplexer"
-GO, GO_AND_ENTER = b"go", b"enter"
+GO = b"go"
 MAX_FDS = 253  # in one packet (SCM_MAX_FD, unix(7))
 MAX_PACKET_BYTES = 64 << 10  # a third of what Linux lets one packet hold (net.core.wmem_default)
 
@@ -86,15 +86,10 @@ class Channel:
             os.set_inheritable(fd, False)  # recv_fds pays no heed to MSG_CMSG_CLOEXEC; nobody execs in between
         return data, fds
 
-    def wait_go(self) -> bool:
-        """Wait until the keeper has made cgroup and links; whether enter.c is to end what is begun here.
-
-        OSError when the keeper is gone.
-        """
-        said = self._socket.recv(16)
-        if not said:
+    def wait_go(self) -> None:
+        """Wait until the keeper has made cgroup and links. OSError when it is gone."""
+        if not self._socket.recv(16):
             raise ConnectionResetError("the keeper has ended")
-        return said == GO_AND_ENTER
 
     def close(self) -> None:
         """Idempotent."""

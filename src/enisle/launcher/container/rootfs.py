@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from enisle.launcher.container import devices
 from enisle.launcher.container.copyup import copy_up
 from enisle.launcher.container.failure import ChildFailure, describe
-from enisle.launcher.container.filesystems import EMPTY_DIRECTORY, Premade, planned
+from enisle.launcher.container.filesystems import EMPTY_DIRECTORY, planned
 from enisle.launcher.container.options import Options, parse
 from enisle.launcher.container.root import Root
 from enisle.launcher.sources import take, take_image
@@ -23,7 +23,7 @@ from enisle.linux.syscalls import pivot_root
 from enisle.wire.plans import MountPlan
 
 _EMPTY = mounts.ATTR_RDONLY | mounts.ATTR_NOEXEC
-_STRICT = frozenset({"proc", "sysfs", "devpts", "mqueue", "cgroup"})
+STRICT = frozenset({"proc", "sysfs", "devpts", "mqueue", "cgroup"})
 TAKEN = frozenset({"bind", "volume"})
 BINDS = TAKEN | {"image"}
 
@@ -35,9 +35,8 @@ MountCgroup = Callable[[Options, Callable[[int], None]], None]
 class Rootfs:
     """The new root while it is made. ``proc_fd``, ``pts_fd`` and ``null_fd`` are -1 until those mounts were made."""
 
-    def __init__(self, lower: list[str], upper: str, work: str, premade: Premade | None = None) -> None:
+    def __init__(self, lower: list[str], upper: str, work: str) -> None:
         self._directories = (lower, upper, work)
-        self._premade = premade or Premade()
         self._sources: dict[int, int] = {}
         self._dev_fd = -1
         self.root = Root(-1)
@@ -99,7 +98,7 @@ class Rootfs:
                 mount_cgroup(options, lambda fd: self._attach(fd, plan))
             else:
                 made = self._dev_fd if plan.target == "/dev" and plan.kind == "tmpfs" else -1
-                fd = made if made >= 0 else self._premade.mount(planned(plan, options), attributes=options.add)
+                fd = made if made >= 0 else planned(plan.kind, plan.target, options).mount(attributes=options.add)
                 self._attach(fd, plan)
                 self._keep(fd, plan)
         except OSError as error:
@@ -107,15 +106,13 @@ class Rootfs:
             raise ChildFailure(f'error mounting "{source}" to rootfs at "{plan.target}": {describe(error)}') from error
 
     def _attach(self, fd: int, plan: MountPlan) -> None:
-        strict = plan.kind in _STRICT or plan.target == "/dev"
+        strict = plan.kind in STRICT or plan.target == "/dev"
         try:
             target = self.root.target(plan.target, directory=True, links=not strict)
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not strict:
                 raise
-            raise ChildFailure(
-                f"{plan.target} in the image is no directory but a link: nothing is mounted there"
-            ) from error
+            raise no_link(plan.target) from error
         mounts.attach(fd, target)
         os.close(target)
 
@@ -188,9 +185,7 @@ class Rootfs:
             if target < 0:
                 continue
             if stat.S_ISDIR(os.fstat(target).st_mode):
-                cover = (
-                    self._premade.mount(EMPTY_DIRECTORY, attributes=_EMPTY) if empty < 0 else mounts.clone_tree(empty)
-                )
+                cover = EMPTY_DIRECTORY.mount(attributes=_EMPTY) if empty < 0 else mounts.clone_tree(empty)
             else:
                 cover = mounts.clone_tree(self.null_fd)
             mounts.attach(cover, target)
@@ -225,11 +220,9 @@ class Rootfs:
     def write_sysctls(self, values: dict[str, str]) -> None:
         """Write through a /proc that we have mounted ourselves, never through what the image calls /proc."""
         for key, value in values.items():
-            path = key.replace("/", "\0").replace(".", "/").replace("\0", ".")
-            if any(part in ("", ".", "..") for part in path.split("/")):
-                raise ChildFailure(f"sysctl {key!r} is none")
+            path = sysctl_path(key)
             try:
-                fd = os.open(f"sys/{path}", os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.proc_fd)
+                fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.proc_fd)
                 try:
                     os.write(fd, value.encode())
                 finally:
@@ -270,6 +263,19 @@ def take_source(plan: MountPlan) -> int:
         return take(plan.source, subpath=plan.subpath, recursive=options.recursive or plan.kind == "volume")
     except OSError as error:
         raise source_failure(plan, error) from error
+
+
+def sysctl_path(key: str) -> str:
+    """Where it is in /proc; dots and slashes change places in its name (sysctl(8)). ChildFailure for what is none."""
+    path = key.replace("/", "\0").replace(".", "/").replace("\0", ".")
+    if any(part in ("", ".", "..") for part in path.split("/")):
+        raise ChildFailure(f"sysctl {key!r} is none")
+    return f"sys/{path}"
+
+
+def no_link(target: str) -> ChildFailure:
+    """What to say where a mount of the kernel's would follow a link of the image's."""
+    return ChildFailure(f"{target} in the image is no directory but a link: nothing is mounted there")
 
 
 def source_failure(plan: MountPlan, error: OSError) -> ChildFailure:

@@ -6,10 +6,10 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from enisle.launcher.container.failure import GO, GO_AND_ENTER, MAX_PACKET_BYTES
+from enisle.launcher.container.failure import GO, MAX_PACKET_BYTES
 from enisle.launcher.container.session import ContainerSession, make_pipes
 from enisle.launcher.wall import STDOUT, SessionEvents, WallError
 from enisle.linux.namespaces import Child
@@ -59,9 +59,12 @@ class Spawn:
         """The child's end."""
         return self._theirs.fileno()
 
-    def say(self, data: bytes) -> None:
-        """Send the child a packet, which may wait for it to be born."""
-        self._ours.send(data)
+    def say(self, data: bytes, fds: Sequence[int] = ()) -> None:
+        """Send the child a packet; if it has given up meanwhile, its reason is still to be read."""
+        try:
+            socket.send_fds(self._ours, [data], fds)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
 
     def adopt(self, channel: socket.socket) -> None:
         """Follow a child that was born with a channel of its own."""
@@ -82,24 +85,12 @@ class Spawn:
 
     def hand_over(self, fds: list[int]) -> None:
         """Send the child descriptors that it waits for, and close them here."""
-        try:
-            socket.send_fds(self._ours, [b"mounts"], fds)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # its reason is still to be read
-        finally:
-            close_all(fds)
+        self.say(b"mounts", fds)
+        close_all(fds)
 
-    def go(self, request: bytes | None = None) -> None:
-        """Let the child continue past its wait; if it has given up meanwhile, its reason is still to be read.
-
-        ``request``: for enter.c, which is to end what the child has begun.
-        """
-        try:
-            self._ours.send(GO if request is None else GO_AND_ENTER)
-            if request is not None:
-                self._ours.send(request)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
+    def go(self) -> None:
+        """Let a child of our own memory continue past its wait."""
+        self.say(GO)
 
     def abandon(self, error: WallError) -> None:
         """Kill the child, if there is one yet, and report that error."""

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from enisle.launcher.container import devices, enter, userns
+from enisle.launcher.container import devices, program, setup, userns
 from enisle.launcher.container.child import Birth, become_first_process
 from enisle.launcher.container.enter import Entrance
 from enisle.launcher.container.failure import PREFIX_CREATE, PREFIX_EXEC, ChildFailure
 from enisle.launcher.container.host import HostContainer
 from enisle.launcher.container.join import ALL, Entry, become_further_process
-from enisle.launcher.container.reserve import Reserve, suits
+from enisle.launcher.container.reserve import Newborn, bear, suits
 from enisle.launcher.container.session import ContainerSession
 from enisle.launcher.container.spawn import Spawn
 from enisle.launcher.wall import Done, SessionEvents, WallError
@@ -45,8 +44,8 @@ _GIVE_UP_S = 1.0  # from a child's loss of its namespaces to its end; mostly wel
 class ContainerWall(HostContainer):
     """One container, made by ourselves. Its pidfd, cgroup and links are owned here; processes are the kernel's."""
 
-    def __init__(self, loop: EpollLoop, run_dir: str, reserve: Reserve | None = None, entering: int = -1) -> None:
-        """``reserve`` becomes ours. ``entering``: a descriptor of enter.c, compiled; -1 where there is none."""
+    def __init__(self, loop: EpollLoop, run_dir: str, reserve: Newborn | None = None, entering: int = -1) -> None:
+        """``reserve`` becomes ours. ``entering``: a descriptor of the program in C; -1 where there is none."""
         super().__init__(loop, run_dir)
         self._reserve = reserve
         self._entering = entering
@@ -64,7 +63,7 @@ class ContainerWall(HostContainer):
         spawn = Spawn(self._loop, events, terminal=process.terminal, stdin=process.stdin, done=self._started(done))
         self._first = spawn
         try:
-            self._spawn_first(plan, parsed, spawn)
+            self._spawn_first(parsed, spawn)
             meanwhile()
         except WallError as error:
             spawn.abandon(error)
@@ -82,13 +81,14 @@ class ContainerWall(HostContainer):
 
         return started
 
-    def _spawn_first(self, values: dict[str, Any], plan: ContainerPlan, spawn: Spawn) -> None:
+    def _spawn_first(self, plan: ContainerPlan, spawn: Spawn) -> None:
         """On v2 the group is made before, so that the child is born in it; on v1 while the child sets itself up."""
         self._layout = host_layout()
         self._group = cgroup_of(f"{plan.cgroup_parent}/{plan.id}", self._layout)
         if self._layout.version == 2:
             self._make_group(self._group, plan, spawn)
-        child = self._take_reserve(values, plan, spawn) or self._clone_first(plan, spawn, self._group)
+        request = self._steps(plan, spawn)
+        child = self._bear_first(plan, spawn) if request is not None else self._clone_first(plan, spawn, self._group)
         spawn.forked(child)
         if self._layout.version == 1:
             self._make_group(self._group, plan, spawn)
@@ -105,36 +105,58 @@ class ContainerWall(HostContainer):
                 lost = isinstance(reason, OSError) and reason.errno in (errno.ESRCH, errno.ENOENT)
                 if not lost or not child.ends_within(_GIVE_UP_S):
                     raise
-        request = self._entering_request(plan, spawn)
         if userns.is_wanted(plan):
-            self._keep(userns.prepare(self._loop, plan, child.pid, lambda made: _mounts_made(spawn, made, request)))
+            self._keep(userns.prepare(self._loop, plan, child.pid, lambda made: _mounts_made(spawn, made)))
+        elif request is not None:
+            spawn.say(request)
         else:
-            spawn.go(request)
+            spawn.go()
 
-    def _entering_request(self, plan: ContainerPlan, spawn: Spawn) -> bytes | None:
-        """What enter.c is told of the first process; None where the child is to do all of it itself."""
-        if self._entering < 0 or plan.process.init:
+    def _steps(self, plan: ContainerPlan, spawn: Spawn) -> bytes | None:
+        """Have the program in C make the container, and return what that is told at the end; None where it cannot."""
+        assert self._group is not None
+        if self._entering < 0 or not setup.suits(plan):
             return None
         try:
-            request = Entrance(plan.process)
-            packed = request.request()
+            steps = setup.steps_of(plan, self._layout)
+            doors = self._group.doors() if self._layout.version == 1 else []
+            entrance = Entrance(plan.process, doors, steps=steps or [])
+            request = entrance.request()
         except ChildFailure as error:
-            raise WallError(error.kind, error.sentence(PREFIX_CREATE), error.exit_code) from error
-        spawn.entrance = request if packed is not None else None
-        return packed
-
-    def _take_reserve(self, values: dict[str, Any], plan: ContainerPlan, spawn: Spawn) -> Child | None:
-        """The child that was born for this before, told its plan; None where there is none, or it cannot be used."""
-        reserve, self._reserve = self._reserve, None
-        if reserve is None:
+            raise _could_not_create(error) from error
+        if steps is None or request is None:
             return None
-        if suits(plan.namespaces) and reserve.give(json.dumps(values).encode(), spawn.stdio):
-            spawn.adopt(reserve.channel)
-            return reserve.child
-        reserve.discard()
-        return None
+        spawn.entrance = entrance
+        return request
+
+    def _bear_first(self, plan: ContainerPlan, spawn: Spawn) -> Child:
+        """The one that was born for this before, or a new one, with its steps."""
+        reserve, self._reserve = self._reserve, None
+        if reserve is not None and not suits(plan.namespaces):
+            reserve.discard()
+            reserve = None
+        newborn = reserve or self._bear(plan)
+        spawn.adopt(newborn.channel)
+        assert spawn.entrance is not None
+        spawn.say(setup.packed(spawn.entrance.steps), spawn.stdio)
+        return newborn.child
+
+    def _bear(self, plan: ContainerPlan) -> Newborn:
+        assert self._group is not None
+        cgroup_fd = self._group.directory_fd()
+        joined, flags = self._namespaces(plan)
+        try:
+            return bear(self._entering, flags & ~CLONE_NEWNS, joined, cgroup_fd)
+        except ChildFailure as error:
+            raise _could_not_create(error) from error
+        finally:
+            close_all([*joined.values(), *([cgroup_fd] if cgroup_fd >= 0 else [])])
 
     def _clone_first(self, plan: ContainerPlan, spawn: Spawn, group: Group) -> Child:
+        """Where the program in C is not there or cannot do it: a child of our own memory."""
+        if self._reserve is not None:
+            self._reserve.discard()
+            self._reserve = None
         cgroup_fd = group.directory_fd()
         joined, flags = self._namespaces(plan)
         if userns.is_wanted(plan):
@@ -152,7 +174,6 @@ class ContainerWall(HostContainer):
                             joined=joined,
                             layout=self._layout,
                             cgroup_path=group.path,
-                            entering=self._entering,
                             group=group if cgroup_fd < 0 and not userns.is_wanted(plan) else None,
                         ),
                     )
@@ -219,7 +240,9 @@ class ContainerWall(HostContainer):
             with self._bearing(self._init_pidfd if inside and not hidden else -1):
                 if request is not None:
                     spawn.say(request)
-                    child = enter.start(self._entering, spawn.channel_fd, self._init_pidfd, spawn.stdio)
+                    fds = [spawn.channel_fd, self._init_pidfd]
+                    pid = program.start(self._entering, program.FURTHER, fds, spawn.stdio)
+                    child = Child(pid, os.pidfd_open(pid))
                 else:
                     child = self._clone_further(plan, group, process, spawn, hidden=hidden)
         except ChildFailure as error:
@@ -232,7 +255,7 @@ class ContainerWall(HostContainer):
     def _clone_further(
         self, plan: ContainerPlan, group: Group, process: ProcessPlan, spawn: Spawn, *, hidden: bool
     ) -> Child:
-        """Where enter.c is not there or cannot do it: a child of our own memory."""
+        """As ``_clone_first``."""
         cgroup_fd = group.directory_fd()
         if userns.is_wanted(plan):
             userns.own_stdio(spawn.stdio, plan.namespaces)
@@ -289,7 +312,11 @@ class ContainerWall(HostContainer):
         super().close()
 
 
-def _mounts_made(spawn: Spawn, made: list[int] | WallError, request: bytes | None) -> None:
+def _could_not_create(error: ChildFailure) -> WallError:
+    return WallError(error.kind, error.sentence(PREFIX_CREATE), error.exit_code)
+
+
+def _mounts_made(spawn: Spawn, made: list[int] | WallError) -> None:
     """The mounts of a container in its own user namespace have been made outside, or could not be."""
     if spawn.is_over:
         close_all([] if isinstance(made, WallError) else made)
@@ -297,4 +324,4 @@ def _mounts_made(spawn: Spawn, made: list[int] | WallError, request: bytes | Non
         spawn.abandon(WallError(made.kind, f"{PREFIX_CREATE}{made.message}", 128))
     else:
         spawn.hand_over(made)
-        spawn.go(request)
+        spawn.go()
