@@ -73,9 +73,11 @@ class Job:
         self._demand.check()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.progress.end()
         await self._stack.aclose()
+        if kind is not asyncio.CancelledError:
+            await self.progress.heard()
 
     # --- building ---
 

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 from enisle.buildkit.control_messages import (
@@ -21,6 +22,7 @@ LOG_LIMIT_BYTES = 2 << 20
 """Of what one step prints: more is not kept for clients, as in BuildKit."""
 
 _BATCH = 256
+_PATIENCE_S = 10.0
 _ARRIVED = frozenset({"Pull complete", "Already exists", "Download complete"})
 
 
@@ -38,6 +40,8 @@ class Progress:
         self._events: list[Vertex | VertexStatus | VertexLog | VertexWarning] = []
         self._ended = False
         self._changed = asyncio.Event()
+        self._listeners = 0
+        self._left = asyncio.Event()
 
     def vertex(self, name: str) -> Step:
         """A step begins."""
@@ -63,15 +67,31 @@ class Progress:
     async def responses(self) -> AsyncIterator[StatusResponse]:
         """Everything from the beginning to the end."""
         seen = 0
-        while True:
-            while seen < len(self._events):
-                batch = self._events[seen : seen + _BATCH]
-                seen += len(batch)
-                yield _response(batch)
-            if self._ended:
-                return
-            self._changed.clear()
-            await self._changed.wait()
+        self._listeners += 1
+        try:
+            while True:
+                while seen < len(self._events):
+                    batch = self._events[seen : seen + _BATCH]
+                    seen += len(batch)
+                    yield _response(batch)
+                if self._ended:
+                    return
+                self._changed.clear()
+                await self._changed.wait()
+        finally:
+            self._listeners -= 1
+            self._left.set()
+
+    async def heard(self) -> None:
+        """Return when everybody who listens has been told everything, or takes too long.
+
+        A client gives up listening 3 s after it has got the build's result.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE_S):
+                while self._listeners:
+                    self._left.clear()
+                    await self._left.wait()
 
 
 def _response(events: list[Any]) -> StatusResponse:

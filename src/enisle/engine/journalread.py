@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ _OURS = frozenset(
     "CONTAINER_ID CONTAINER_ID_FULL CONTAINER_NAME CONTAINER_PARTIAL_MESSAGE CONTAINER_TAG IMAGE_NAME MESSAGE PRIORITY "
     "SYSLOG_IDENTIFIER SYSLOG_TIMESTAMP".split()
 )
-_decoder = msgspec.json.Decoder()
+_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 async def read_journal(
@@ -34,10 +34,32 @@ async def read_journal(
     ended: Awaitable[object] | None = None,
 ) -> AsyncIterator[LogRecord]:
     """The records, oldest first; with ``ended`` it goes on until that is done. NotSupported without journalctl."""
+    follow = ended is not None
+    arguments = arguments_of(instance_id, since_ns=since_ns, until_ns=until_ns, tail=tail, follow=follow)
+    cursor = ""
+    async with contextlib.aclosing(_entries(arguments, ended)) as entries:
+        async for entry in entries:
+            cursor = entry.get("__CURSOR", cursor)
+            if (record := record_of(entry)) is not None and (stdout if record.stream == 1 else stderr):
+                yield record
+    if not follow:
+        return
+    # What a journalctl that follows had not got to when it was ended.
+    if cursor:
+        rest = [*arguments_of(instance_id, until_ns=until_ns), f"--after-cursor={cursor}"]
+    else:
+        rest = arguments_of(instance_id, since_ns=since_ns, until_ns=until_ns, tail=tail)
+    async with contextlib.aclosing(_entries(rest)) as entries:
+        async for entry in entries:
+            if (record := record_of(entry)) is not None and (stdout if record.stream == 1 else stderr):
+                yield record
+
+
+async def _entries(arguments: list[str], ended: Awaitable[object] | None = None) -> AsyncGenerator[dict[str, Any]]:
+    """What journalctl prints; with ``ended`` it is ended some time after that is done. NotSupported without it."""
     program = shutil.which("journalctl")
     if program is None:
         raise NotSupported("configured logging driver does not support reading: this host has no journalctl")
-    arguments = arguments_of(instance_id, since_ns=since_ns, until_ns=until_ns, tail=tail, follow=ended is not None)
     process = await asyncio.create_subprocess_exec(
         program,
         *arguments,
@@ -50,10 +72,8 @@ async def read_journal(
     try:
         assert process.stdout is not None
         async for line in process.stdout:
-            record = parse_entry(line)
-            if record is None or not (stdout if record.stream == 1 else stderr):
-                continue
-            yield record
+            with contextlib.suppress(msgspec.DecodeError):
+                yield _decoder.decode(line)
     finally:
         if ending is not None:
             ending.cancel()
@@ -62,7 +82,9 @@ async def read_journal(
         await process.wait()
 
 
-def arguments_of(instance_id: str, *, since_ns: int, until_ns: int, tail: int | None, follow: bool) -> list[str]:
+def arguments_of(
+    instance_id: str, *, since_ns: int = 0, until_ns: int = 0, tail: int | None = None, follow: bool = False
+) -> list[str]:
     """What journalctl is called with. Pure."""
     arguments = ["--output=json", "--all", "--no-pager", "--quiet", f"--lines={'all' if tail is None else tail}"]
     if since_ns:
@@ -81,13 +103,12 @@ async def _terminate_after(ended: Awaitable[object], process: asyncio.subprocess
         process.terminate()
 
 
-def parse_entry(line: bytes) -> LogRecord | None:
+def record_of(entry: dict[str, Any]) -> LogRecord | None:
     """The record of one entry; None when it is none of ours. A message that is no text comes as a list of bytes.
 
     What the journal has added begins with "_"; of the rest, what is not ours are labels and variables asked for.
     """
     try:
-        entry: dict[str, Any] = _decoder.decode(line)
         message = entry["MESSAGE"]
         data = message.encode() if isinstance(message, str) else bytes(message)
         part = entry.get("CONTAINER_PARTIAL_MESSAGE") == "true"
@@ -97,7 +118,7 @@ def parse_entry(line: bytes) -> LogRecord | None:
             data=data if part else data + b"\n",
             attributes={name: str(entry[name]) for name in sorted(entry) if name[0] != "_" and name not in _OURS},
         )
-    except (msgspec.DecodeError, ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError):
         return None
 
 
