@@ -54,16 +54,15 @@ def test_as_overlayfs_shows_them(tree: LayerTree, layers: list[Path], tmp_path: 
     for path, node in tree.walk(()):
         text = b"".join(tree.content(path, node)).decode() if node.kind is FileKind.REGULAR else node.target.decode()
         seen["./" + b"/".join(path).decode()] = text
-    place = tmp_path / "merged"
-    place.mkdir()
-    lower = ":".join(str(layer) for layer in layers)
+    (tmp_path / "merged").mkdir()
+    lower = ":".join(layer.name for layer in layers)  # by their names, because newer mount(8) takes 255 bytes only
     script = (
-        f"mount -t overlay overlay -o lowerdir={lower} {place} && cd {place} && find . -mindepth 1 -print0 | "
+        f"mount -t overlay overlay -o lowerdir={lower} merged && cd merged && find . -mindepth 1 -print0 | "
         'while IFS= read -r -d \'\' f; do printf \'%s=\' "$f"; [ -L "$f" ] && readlink -n "$f" || '
         '{ [ -f "$f" ] && cat "$f"; }; echo; done'
     )
     shown = subprocess.run(
-        ["unshare", "-m", "bash", "-c", script], capture_output=True, text=True, timeout=30, check=True
+        ["unshare", "-m", "bash", "-c", script], capture_output=True, text=True, timeout=30, check=True, cwd=tmp_path
     )
     assert seen == dict(line.split("=", 1) for line in shown.stdout.splitlines())
 

@@ -130,4 +130,5 @@ def _character_class(pattern: str, index: int) -> tuple[str, int]:
     negated = body.startswith("^")
     body = body[1:] if negated else body
     escaped = re.sub(r"([\[\]\\&~|])", r"\\\1", body.replace("\\", ""))
+    escaped = escaped.replace("--", r"-\-")  # the same set, of which a future re would make a difference of sets
     return f"[{'^' if negated else ''}{escaped}]", end + 1

@@ -26,6 +26,12 @@ PULL: list[dict[str, Any]] = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _usual_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a dumb one nothing moves."""
+    monkeypatch.setenv("TERM", "xterm")
+
+
 def test_without_a_terminal_there_are_plain_lines(capfd: pytest.CaptureFixture[str]) -> None:
     progress.follow(PULL)
     assert capfd.readouterr().out.splitlines() == [
