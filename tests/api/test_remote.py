@@ -42,6 +42,7 @@ class Remote:
 
     def context(self, certificates: Path | None, ca: Path | None = None) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=str(ca or self.authority.ca))
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         if certificates is not None:
             context.load_cert_chain(certificates / "cert.pem", certificates / "key.pem")
         return context

@@ -107,8 +107,8 @@ def test_joining_nobody_is_no_missing_image(daemon: Daemon, kind: str) -> None:
         (["--cpus", "1000"], "CPUs"),
         (["--storage-opt", "size=1g"], "cannot be had for a container"),
         (["--storage-opt", "colour=red"], "Unknown option colour"),
-        (["--user", "nosuch"], "daemon: unable to find user nosuch: no matching entries in passwd file\n"),
-        (["--group-add", "nosuch"], "daemon: Unable to find group nosuch: no matching entries in group file\n"),
+        (["--user", "nosuch"], "daemon: unable to find user nosuch: no matching entries in passwd file"),
+        (["--group-add", "nosuch"], "daemon: Unable to find group nosuch: no matching entries in group file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

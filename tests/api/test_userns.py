@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,7 +68,7 @@ def test_the_root_file_system_is_its_own(private: Daemon, tmp_path: Path) -> Non
     with subprocess.Popen(["tar", "-tvf", "-", "--numeric-owner", "made"], stdin=subprocess.PIPE, stdout=-1) as tar:
         archive = subprocess.run(
             ["docker", "export", "files"],
-            env={"PATH": "/usr/bin:/usr/local/bin:/bin", "DOCKER_HOST": f"unix://{private.socket}"},
+            env={**os.environ, "DOCKER_HOST": f"unix://{private.socket}"},
             capture_output=True,
             check=True,
         ).stdout

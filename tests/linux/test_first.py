@@ -150,6 +150,7 @@ def test_a_bind_lands_where_it_should(hosts: list[Host], sources: Path, source: 
         MountPlan(kind="proc", target="/loop"),
         MountPlan(kind="sysfs", target="/file"),
         MountPlan(kind="tmpfs", target="/dev", options=["mode=755"]),
+        MountPlan(kind="devpts", target="/dev"),
         MountPlan(kind="devpts", target="/terminals", options=["newinstance", "mode=600"]),
     ],
 )

@@ -158,7 +158,10 @@ class Resolver:
     async def _listen_to_keepers(self, listening: socket.socket) -> None:
         """Take in what keepers pass on, once it is known who is who."""
         await self._told.wait()
-        server = await asyncio.start_unix_server(self._on_keeper, sock=listening, limit=_PLAIN_UDP_BYTES + 2)
+        # The socket's file is the engine's; and its directory may be one that we cannot enter.
+        options: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+        limit = _PLAIN_UDP_BYTES + 2
+        server = await asyncio.start_unix_server(self._on_keeper, sock=listening, limit=limit, **options)
         async with server:
             await server.serve_forever()
 
@@ -190,11 +193,15 @@ class Resolver:
         loop = asyncio.get_running_loop()
         control.setblocking(False)
         listening = [loop.create_task(work) for work in (self._accept(control), self._listen_to_keepers(for_keepers))]
+        for task in listening:
+            task.add_done_callback(lambda _: self.quit.set())  # without either we are of no use: better a new one
         while not self.quit.is_set() and not self._is_abandoned():
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_AROUND_S):
                     await self.quit.wait()
         for task in listening:
+            if task.done():
+                task.result()
             task.cancel()
         for listener in self._listeners.values():
             listener.close()

@@ -199,7 +199,7 @@ def _new(kind: str, target: str, source: str, words: tuple[str, ...]) -> Step:
     flags = _WITHOUT_LINKS if strict else 0
     flags |= _IS_PROC if kind == "proc" and target == "/proc" else 0
     flags |= _IS_PTS if kind == "devpts" else 0
-    flags |= _IS_DEV if target == "/dev" else 0
+    flags |= _IS_DEV if target == "/dev" and kind != "devpts" else 0
     data = _filesystem(filesystem) + number(flags, options.add) + text(target)
     parts = [f"{kind} option {key}" for key, _value in filesystem.data]
     return Step(_Code.MOUNT, data, _failed(source or kind, target), parts, target if strict else "")
