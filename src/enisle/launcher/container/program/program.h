@@ -7,6 +7,7 @@
 // As "enisle-enter" it is a further process (docker exec): it enters the container (enter.c, told by enter.py). As
 // "enisle-first" it is the first one: it is born into new namespaces (birth.c, told by reserve.py) and makes the root
 // (steps.c, told by setup.py). Both end the same way (identity.c, become.c).
+// All of it is compiled as one unit, so no two parts may use a name twice.
 // child.py, join.py and execute.py do the same where this cannot be; each step here has its reason there.
 
 #pragma once

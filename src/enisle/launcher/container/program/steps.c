@@ -238,7 +238,7 @@ static void bind_root(void)
     tell_root();
 }
 
-static void bind(void)
+static void bind_source(void)
 {
     uint32_t number = take_u32(), flags = take_u32(), propagation = take_u32(), set = take_u32(), cleared = take_u32();
     const char *path = take_text();
@@ -446,7 +446,7 @@ static void (*const steps[])(void) = {
     [STEP_PRIVATE] = leave_the_hosts,
     [STEP_OVERLAY] = mount_overlay,
     [STEP_ROOT] = bind_root,
-    [STEP_BIND] = bind,
+    [STEP_BIND] = bind_source,
     [STEP_MOUNT] = mount_new,
     [STEP_READY] = get_ready,
     [STEP_CGROUPS] = mount_cgroups,
