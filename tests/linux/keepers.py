@@ -237,9 +237,9 @@ def cgroup_directories(path: str) -> Iterator[str]:
 
 
 @contextmanager
-def host(directory: Path) -> Iterator[Host]:
+def host(directory: Path, *, with_compiled: bool = True) -> Iterator[Host]:
     """A Host that cleans up after itself."""
-    made = Host(directory)
+    made = Host(directory, with_compiled=with_compiled)
     try:
         yield made
     finally:

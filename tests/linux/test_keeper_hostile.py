@@ -17,9 +17,9 @@ from enisle.wire.plans import ContainerPlan, MountPlan, to_json
 from tests.linux.keepers import Failed, Host, host, read_all
 
 
-@pytest.fixture(scope="module")
-def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    with host(tmp_path_factory.mktemp("box")) as made:
+@pytest.fixture(scope="module", params=[True, False], ids=["program", "python"])
+def box(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Host]:
+    with host(tmp_path_factory.mktemp("box"), with_compiled=request.param) as made:
         yield made
 
 
