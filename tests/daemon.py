@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.api.contract.recorder import Recorder
 from tests.api.contract.relay import Relay
+from tests.compiled import put_compiled
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CACHE = Path("/var/cache/enisle-tests")
@@ -83,6 +84,8 @@ class Daemon:
 
     def launch(self) -> None:
         """Start enisled."""
+        if not self.run_root.exists():
+            put_compiled(self.run_root)
         self.relay = self.relay or Relay(self.socket, self.engine_socket, RECORDER)
         config = self.root / "enisle.toml"
         config.write_text(f'name = "{self.name}"\n{self.extra_config}')

@@ -17,6 +17,7 @@ from enisle.drivers import native
 from enisle.wire import frames
 from enisle.wire.mounts import USUAL_SHM_BYTES, kernel_mounts, shared_memory
 from enisle.wire.plans import ContainerPlan, LogPlan, MountPlan, ProcessPlan, to_json
+from tests.compiled import put_compiled
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 BUSYBOX = "/bin/busybox"
@@ -94,7 +95,7 @@ class Host:
         self.directory = directory
         self.with_compiled = with_compiled
         self.run_root = directory / "run"
-        self.run_root.mkdir()
+        put_compiled(self.run_root)
         self.layer = directory / "layer"
         make_layer(self.layer)
         self.cgroup_parent = f"enisle-test-{os.getpid()}-{next(_numbers)}"

@@ -21,6 +21,7 @@ from enisle.errors import EnisleError
 from enisle.model.ids import ImageId, InstanceId, new_id
 from enisle.model.instance import Instance, InstanceSpec
 from enisle.model.process import ExecSpec
+from tests.compiled import put_compiled
 
 _APPLETS = (
     "cat dd echo env false grep head hostname id kill ls mount nc ps readlink seq sh sleep stat stty touch true tty"
@@ -106,6 +107,7 @@ class Walls:
         self.run_root, self.data_root = self.root / "run", self.root / "data"
         self.name = f"w{os.getpid() % 100000}{os.urandom(2).hex()}"
         self.layer = make_layer(self.root / "layer")
+        put_compiled(self.run_root)
         self.launcher = LauncherClient(self.run_root)
         self.driver = self.new_driver()
         self.events: list[tuple[str, dict[str, Any]]] = []
@@ -202,8 +204,11 @@ class Walls:
     async def close(self) -> None:
         """Kill what runs, end the launcher; fail when something is left."""
         for running in self.running:
-            with suppress(EnisleError):
+            try:
                 await running.signal(9)
+            except EnisleError:
+                continue  # it is over, or was abandoned and is another's now
+            with suppress(EnisleError):
                 await running.unpause()
             with suppress(TimeoutError):
                 await asyncio.wait_for(running.wait(), 20)
