@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,7 +17,7 @@ from enisle.linux import mounts
 from enisle.linux.cgroup.layout import host_layout
 from enisle.wire.mounts import kernel_mounts, shared_memory
 from enisle.wire.plans import MountPlan, to_json
-from tests.linux.keepers import Host, host
+from tests.linux.keepers import Host, host, read_all
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,23 @@ def test_it_becomes_the_container(box: Host) -> None:
     assert reserve in (0, started["pid"])
     keeper.ask("signal", signal=9)
     assert keeper.event("exit")["exit_code"] == 137
+    keeper.close()
+
+
+def test_one_that_has_ended_is_not_waited_for(box: Host) -> None:
+    reserve = wait_for_reserve(box)
+    plan = box.plan("echo", "here")
+    keeper = box.keeper(plan)
+    if reserve:
+        os.kill(reserve, signal.SIGKILL)
+    ours, theirs = socket.socketpair()
+    attached = keeper.post("attach", (theirs.fileno(),), stdin=False, stdout=True, stderr=True)
+    theirs.close()
+    keeper.answer(attached)
+    keeper.ask("start", wall="container", plan=to_json(plan))
+    assert read_all(ours) == b"here\n"
+    assert keeper.event("exit")["exit_code"] == 0
+    ours.close()
     keeper.close()
 
 

@@ -245,9 +245,7 @@ def live(
         reserve: Newborn | None = None
         if job is None and orders is not None:
             set_process_name("enisle-spare")
-            if (
-                entering >= 0 and host_layout().version == 1
-            ):  # on v2 it is born in its cgroup, so not before that is known
+            if entering >= 0 and host_layout().version == 1:  # on v2 it is born in its cgroup, once that is known
                 reserve = make_reserve(entering)
             if pages is None or pages.learns():
                 warm_up(packed)

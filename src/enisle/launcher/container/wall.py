@@ -132,7 +132,7 @@ class ContainerWall(HostContainer):
     def _bear_first(self, plan: ContainerPlan, spawn: Spawn) -> Child:
         """The one that was born for this before, or a new one, with its steps."""
         reserve, self._reserve = self._reserve, None
-        if reserve is not None and not suits(plan.namespaces):
+        if reserve is not None and (not suits(plan.namespaces) or reserve.child.ends_within(0)):
             reserve.discard()
             reserve = None
         newborn = reserve or self._bear(plan)
