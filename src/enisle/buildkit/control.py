@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 
 from enisle.build.builder import Builder
 from enisle.build.usage import CacheEntry
@@ -64,8 +65,9 @@ class Control:
     async def _status(self, call: Call) -> None:
         request = await call.request(StatusRequest)
         job = await self._jobs.get(request.ref)
-        async for response in job.progress.responses():
-            await call.send(response)
+        async with aclosing(job.progress.responses()) as responses:  # the build waits for those who listen
+            async for response in responses:
+                await call.send(response)
 
     async def _disk_usage(self, call: Call) -> Message:
         request = await call.request(DiskUsageRequest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any
 
@@ -64,7 +64,7 @@ class Progress:
         self._ended = True
         self._changed.set()
 
-    async def responses(self) -> AsyncIterator[StatusResponse]:
+    async def responses(self) -> AsyncGenerator[StatusResponse]:
         """Everything from the beginning to the end."""
         seen = 0
         self._listeners += 1

@@ -34,25 +34,18 @@ async def read_journal(
     ended: Awaitable[object] | None = None,
 ) -> AsyncIterator[LogRecord]:
     """The records, oldest first; with ``ended`` it goes on until that is done. NotSupported without journalctl."""
-    follow = ended is not None
-    arguments = arguments_of(instance_id, since_ns=since_ns, until_ns=until_ns, tail=tail, follow=follow)
     cursor = ""
-    async with contextlib.aclosing(_entries(arguments, ended)) as entries:
-        async for entry in entries:
-            cursor = entry.get("__CURSOR", cursor)
-            if (record := record_of(entry)) is not None and (stdout if record.stream == 1 else stderr):
-                yield record
-    if not follow:
-        return
-    # What a journalctl that follows had not got to when it was ended.
-    if cursor:
-        rest = [*arguments_of(instance_id, until_ns=until_ns), f"--after-cursor={cursor}"]
-    else:
-        rest = arguments_of(instance_id, since_ns=since_ns, until_ns=until_ns, tail=tail)
-    async with contextlib.aclosing(_entries(rest)) as entries:
-        async for entry in entries:
-            if (record := record_of(entry)) is not None and (stdout if record.stream == 1 else stderr):
-                yield record
+    # At last what a journalctl that followed had not got to when it was ended.
+    for follow in (True, False) if ended is not None else (False,):
+        if cursor:
+            since_ns, tail = 0, None
+        arguments = arguments_of(instance_id, since_ns=since_ns, until_ns=until_ns, tail=tail, follow=follow)
+        arguments += [f"--after-cursor={cursor}"] if cursor else []
+        async with contextlib.aclosing(_entries(arguments, ended if follow else None)) as entries:
+            async for entry in entries:
+                cursor = entry.get("__CURSOR", cursor)
+                if (record := record_of(entry)) is not None and (stdout if record.stream == 1 else stderr):
+                    yield record
 
 
 async def _entries(arguments: list[str], ended: Awaitable[object] | None = None) -> AsyncGenerator[dict[str, Any]]:
@@ -82,9 +75,7 @@ async def _entries(arguments: list[str], ended: Awaitable[object] | None = None)
         await process.wait()
 
 
-def arguments_of(
-    instance_id: str, *, since_ns: int = 0, until_ns: int = 0, tail: int | None = None, follow: bool = False
-) -> list[str]:
+def arguments_of(instance_id: str, *, since_ns: int, until_ns: int, tail: int | None, follow: bool) -> list[str]:
     """What journalctl is called with. Pure."""
     arguments = ["--output=json", "--all", "--no-pager", "--quiet", f"--lines={'all' if tail is None else tail}"]
     if since_ns:

@@ -51,6 +51,16 @@ class Options:
     data: dict[str, str | None] = field(default_factory=dict)
 
     @property
+    def propagation_of_bind(self) -> tuple[int, bool]:
+        """The MS_* kind of a bind mount, and whether those below it get it too."""
+        return self.propagation or mounts.MS_PRIVATE, self.propagation_recursive or not self.propagation
+
+    @property
+    def attributes_of_bind(self) -> tuple[int, int, bool]:
+        """ATTR_* to add and to remove of a bind mount, and whether of those below it too."""
+        return self.add, self.remove & mounts.ATTR_ATIME_MASK, self.recursive and not self.top_only
+
+    @property
     def read_only(self) -> bool:
         """Whether writing is to be refused."""
         return bool(self.add & mounts.ATTR_RDONLY)

@@ -23,7 +23,7 @@ from enisle.linux.syscalls import pivot_root
 from enisle.wire.plans import MountPlan
 
 _EMPTY = mounts.ATTR_RDONLY | mounts.ATTR_NOEXEC
-STRICT = frozenset({"proc", "sysfs", "devpts", "mqueue", "cgroup"})
+_STRICT = frozenset({"proc", "sysfs", "devpts", "mqueue", "cgroup"})
 TAKEN = frozenset({"bind", "volume"})
 BINDS = TAKEN | {"image"}
 
@@ -106,7 +106,7 @@ class Rootfs:
             raise ChildFailure(f'error mounting "{source}" to rootfs at "{plan.target}": {describe(error)}') from error
 
     def _attach(self, fd: int, plan: MountPlan) -> None:
-        strict = plan.kind in STRICT or plan.target == "/dev"
+        strict = is_strict(plan.kind, plan.target)
         try:
             target = self.root.target(plan.target, directory=True, links=not strict)
         except OSError as error:
@@ -139,15 +139,11 @@ class Rootfs:
         fd = self._sources.pop(id(plan))
         if plan.copy_up and stat.S_ISDIR(os.fstat(fd).st_mode):
             self._copy_up(plan, fd)
-        mounts.set_attributes(
-            fd,
-            propagation=options.propagation or mounts.MS_PRIVATE,
-            recursive=options.propagation_recursive or not options.propagation,
-        )
-        if options.add or options.remove & mounts.ATTR_ATIME_MASK:
-            remove = options.remove & mounts.ATTR_ATIME_MASK
-            recursive = options.recursive and not options.top_only
-            mounts.set_attributes(fd, add=options.add, remove=remove, recursive=recursive)
+        propagation, below = options.propagation_of_bind
+        mounts.set_attributes(fd, propagation=propagation, recursive=below)
+        add, remove, below = options.attributes_of_bind
+        if add or remove:
+            mounts.set_attributes(fd, add=add, remove=remove, recursive=below)
         return fd
 
     def _copy_up(self, plan: MountPlan, volume: int) -> None:
@@ -263,6 +259,11 @@ def take_source(plan: MountPlan) -> int:
         return take(plan.source, subpath=plan.subpath, recursive=options.recursive or plan.kind == "volume")
     except OSError as error:
         raise source_failure(plan, error) from error
+
+
+def is_strict(kind: str, target: str) -> bool:
+    """Whether such a mount follows no link of the image's."""
+    return kind in _STRICT or target == "/dev"
 
 
 def sysctl_path(key: str) -> str:

@@ -6,6 +6,7 @@ compiler. What each step is for is said there.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import stat
@@ -13,20 +14,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from enisle.launcher.container import userns
+from enisle.launcher.container import cgroupfs, userns
 from enisle.launcher.container.failure import MAX_PACKET_BYTES, ChildFailure
 from enisle.launcher.container.filesystems import CGROUP_TREE, EMPTY_DIRECTORY, Filesystem, planned, usual
 from enisle.launcher.container.options import parse
 from enisle.launcher.container.packing import number, text, texts
-from enisle.launcher.container.rootfs import STRICT, TAKEN, no_link, sysctl_path
+from enisle.launcher.container.rootfs import TAKEN, is_strict, no_link, sysctl_path
 from enisle.launcher.sources import other_root
-from enisle.linux import mounts
 from enisle.linux.cgroup.layout import Layout
 from enisle.wire.plans import ContainerPlan, DevicePlan, MountPlan
 
 _NO_USUAL = 0xFFFFFFFF
-_CLASSIC = mounts.MS_RDONLY | mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC  # the same bits as ATTR_*
-_NOT_A_DIRECTORY, _TOO_MANY_LINKS = 20, 40
 _USUAL = {filesystem: index for index, filesystem in enumerate(usual())}
 
 
@@ -71,7 +69,7 @@ class Step:
 
     def failure(self, error: int, part: int) -> ChildFailure:
         """For that errno; ``part`` counts from 1, 0 is the whole."""
-        if self.strict_target and error in (_NOT_A_DIRECTORY, _TOO_MANY_LINKS):
+        if self.strict_target and error in (errno.ENOTDIR, errno.ELOOP):
             return no_link(self.strict_target)
         name = f"{self.parts[part - 1]}: " if 0 < part <= len(self.parts) else ""
         return ChildFailure(f"{self.what}: {name}{os.strerror(error).lower()}")
@@ -107,7 +105,6 @@ def _steps(plan: ContainerPlan, layout: Layout) -> Iterator[Step]:
     yield Step(_Code.PRIVATE, b"", "/")
     yield from (_source(mount, mount.layers[0]) for mount in images)
     yield _root(plan)
-    ready = _ready(plan)
     early, late = _around_cgroups(plan.mounts)
     yield from (_mount(mount, sources) for mount in early)
     yield from (_device(device) for device in plan.devices)
@@ -121,7 +118,7 @@ def _steps(plan: ContainerPlan, layout: Layout) -> Iterator[Step]:
     )
     if cover_early:
         yield from covers
-    yield ready
+    yield Step(_Code.READY, number(plan.namespaces.cgroup == "private"), "cgroup namespace")
     for mount in late:
         yield _cgroup(mount, plan, layout) if mount.kind == "cgroup" else _mount(mount, sources)
     yield from (_sysctl(key, value) for key, value in plan.sysctls.items())
@@ -170,10 +167,6 @@ def _root(plan: ContainerPlan) -> Step:
     return Step(_Code.OVERLAY, data, "the root file system cannot be mounted", parts)
 
 
-def _ready(plan: ContainerPlan) -> Step:
-    return Step(_Code.READY, number(plan.namespaces.cgroup == "private"), "cgroup namespace")
-
-
 def _mount(plan: MountPlan, sources: dict[int, int]) -> Step:
     if id(plan) in sources:
         return _bind(plan, sources[id(plan)])
@@ -182,12 +175,10 @@ def _mount(plan: MountPlan, sources: dict[int, int]) -> Step:
 
 def _bind(plan: MountPlan, source: int) -> Step:
     options = parse(plan.options)
-    removed = options.remove & mounts.ATTR_ATIME_MASK
-    below = options.recursive and not options.top_only
-    flags = _PROPAGATION_BELOW if options.propagation_recursive or not options.propagation else 0
-    flags |= _ATTRIBUTES_BELOW if below else 0
-    propagation = options.propagation or mounts.MS_PRIVATE
-    data = number(source, flags, propagation, options.add, removed) + text(plan.target)
+    propagation, propagates_below = options.propagation_of_bind
+    add, remove, changes_below = options.attributes_of_bind
+    flags = (_PROPAGATION_BELOW if propagates_below else 0) | (_ATTRIBUTES_BELOW if changes_below else 0)
+    data = number(source, flags, propagation, add, remove) + text(plan.target)
     return Step(_Code.BIND, data, _failed(plan.source or plan.kind, plan.target))
 
 
@@ -195,7 +186,7 @@ def _bind(plan: MountPlan, source: int) -> Step:
 def _new(kind: str, target: str, source: str, words: tuple[str, ...]) -> Step:
     options = parse(words)
     filesystem = planned(kind, target, options)
-    strict = kind in STRICT or target == "/dev"
+    strict = is_strict(kind, target)
     flags = _WITHOUT_LINKS if strict else 0
     flags |= _IS_PROC if kind == "proc" and target == "/proc" else 0
     flags |= _IS_PTS if kind == "devpts" else 0
@@ -226,17 +217,15 @@ def _cgroup(plan: MountPlan, container: ContainerPlan, layout: Layout) -> Step:
         data = _filesystem(Filesystem("cgroup2")) + number(_WITHOUT_LINKS, options.add) + text(plan.target)
         return Step(_Code.MOUNT, data, failed, (), plan.target)
     private = container.namespaces.cgroup == "private"
-    data = _filesystem(CGROUP_TREE) + number(options.add & _CLASSIC, private) + text(plan.target)
+    data = _filesystem(CGROUP_TREE) + number(options.add & cgroupfs.PLAIN, private) + text(plan.target)
     data += _hierarchies(layout, f"{container.cgroup_parent}/{container.id}", private=private)
     return Step(_Code.CGROUPS, data, failed, (), plan.target)
 
 
 def _hierarchies(layout: Layout, path: str, *, private: bool) -> bytes:
-    mounted = list(dict.fromkeys(layout.v1.values()))
+    mounted = cgroupfs.hierarchies(layout)
     data = [number(len(mounted))]
-    for mount_point in mounted:
-        names = [name for name, place in layout.v1.items() if place == mount_point]
-        directory = os.path.basename(mount_point)
+    for mount_point, directory, names in mounted:
         group = "" if private else f"{mount_point}/{path}"
         data += [
             text(",".join(names)),

@@ -85,8 +85,10 @@ class Spawn:
 
     def hand_over(self, fds: list[int]) -> None:
         """Send the child descriptors that it waits for, and close them here."""
-        self.say(b"mounts", fds)
-        close_all(fds)
+        try:
+            self.say(b"mounts", fds)
+        finally:
+            close_all(fds)
 
     def go(self) -> None:
         """Let a child of our own memory continue past its wait."""
