@@ -38,9 +38,10 @@ class Newborn:
         os.close(self.child.pidfd)
 
 
-def bear(entering: int, flags: int, joined: dict[str, int], cgroup_fd: int = -1) -> Newborn:
+def bear(entering: int, flags: int, joined: dict[str, int], cgroup_fd: int = -1, *, ahead: bool = False) -> Newborn:
     """Have one born. ``entering``: a descriptor of the program. ``flags``: CLONE_NEW* of the namespaces that are to be
-    its own; ``joined``: kind -> descriptor of others; ``cgroup_fd``: a cgroup of v2. All stay the caller's.
+    its own; ``joined``: kind -> descriptor of others; ``cgroup_fd``: a cgroup of v2. All stay the caller's. ``ahead``:
+    whether it has time to create what nearly every container mounts.
 
     OSError, ChildFailure.
     """
@@ -50,7 +51,8 @@ def bear(entering: int, flags: int, joined: dict[str, int], cgroup_fd: int = -1)
             pid = program.start(entering, program.FIRST, [theirs.fileno()], ())
         fds = [*joined.values(), *([cgroup_fd] if cgroup_fd >= 0 else [])]
         try:
-            socket.send_fds(ours, [setup.birth_request(flags, len(joined), in_cgroup=cgroup_fd >= 0)], fds)
+            request = setup.birth_request(flags, len(joined), in_cgroup=cgroup_fd >= 0, ahead=ahead)
+            socket.send_fds(ours, [request], fds)
             return Newborn(_receive(ours, list(joined)), ours)
         finally:
             os.waitpid(pid, 0)  # that was its parent, which ends at once
@@ -77,7 +79,7 @@ def _receive(channel: socket.socket, joined: Sequence[str]) -> Child:
 def make_reserve(entering: int) -> Newborn | None:
     """Have one born ahead of need; None where no process or namespace is to be had."""
     try:
-        return bear(entering, _FLAGS, {})
+        return bear(entering, _FLAGS, {}, ahead=True)
     except (OSError, ChildFailure):
         return None
 

@@ -80,10 +80,13 @@ def packed(steps: Iterable[Step]) -> bytes:
     return b"".join(number(step.code) + step.data for step in steps)
 
 
-def birth_request(flags: int, joined: int, *, in_cgroup: bool) -> bytes:
-    """What the program reads first: how it is to be born (clone3's flags), and what to create before it knows more."""
+def birth_request(flags: int, joined: int, *, in_cgroup: bool, ahead: bool) -> bytes:
+    """What the program reads first: how it is to be born (clone3's flags), and the file systems that steps number.
+
+    ``ahead``: they are to be created before it knows which of them are wanted.
+    """
     filesystems = [text(each.kind) + texts(_options(each)) for each in _USUAL]
-    return number(flags, joined, in_cgroup, len(filesystems)) + b"".join(filesystems)
+    return number(flags, joined, in_cgroup, ahead, len(filesystems)) + b"".join(filesystems)
 
 
 def suits(plan: ContainerPlan) -> bool:

@@ -88,14 +88,14 @@ static void set_loopback_up(void)
 }
 
 // Told: clone3's flags, the number of namespaces to join, whether there is a cgroup to be born in (their descriptors come
-// with it, in that order), and the file systems.
+// with it, in that order), whether there is time to create the file systems, and these.
 void be_born(void)
 {
     int fds[MAX_FDS];
     unsigned count;
     syscall(SYS_close_range, CHANNEL + 1u, ~0u, 0);
     receive(fds, &count);
-    uint32_t flags = take_u32(), joined = take_u32(), in_cgroup = take_u32();
+    uint32_t flags = take_u32(), joined = take_u32(), in_cgroup = take_u32(), ahead = take_u32();
     if (joined + in_cgroup != count)
         fail_with(STAGE_REQUEST, EPROTO, 0);
     for (unsigned i = 0; i < joined; i++)
@@ -115,6 +115,7 @@ void be_born(void)
     for (uint32_t i = 0, ignored; i < usual_count; i++) {
         usual[i].kind = take_text();
         usual[i].options = take_texts(&ignored);
-        usual[i].context = create_filesystem(&usual[i], &ignored); // whoever needs it tells why it cannot be had
+        // Whoever needs it tells why it cannot be had.
+        usual[i].context = ahead ? create_filesystem(&usual[i], &ignored) : -1;
     }
 }
